@@ -1,1 +1,8 @@
-//! Placeholder.
+//! The workflows: creating an Elasticsearch cluster on Kubernetes in ten steps, and what they stand on.
+//!
+//! Without the feature `cluster` only the types are built (requests, quantities, names): no Kubernetes, no network.
+
+pub mod addresses;
+pub mod names;
+pub mod quantity;
+pub mod request;
