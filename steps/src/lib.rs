@@ -5,4 +5,9 @@
 pub mod addresses;
 pub mod names;
 pub mod quantity;
+#[cfg(feature = "cluster")]
+pub mod render;
 pub mod request;
+#[cfg(feature = "cluster")]
+pub mod settings;
+pub mod vectors;

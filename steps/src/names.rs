@@ -109,14 +109,10 @@ pub enum NameError {
     )]
     NotALabel(String),
     /// Two hyphens next to each other, which stand between a tenant and a service.
-    #[error(
-        "`{0}` has two hyphens next to each other, which are kept to separate user and service in names"
-    )]
+    #[error("`{0}` has two hyphens next to each other, which are kept to separate user and service in names")]
     DoubleHyphen(String),
     /// A namespace of Kubernetes or of this program.
-    #[error(
-        "`{0}` is reserved: choose a namespace that is not `default` and begins with neither `kube-` nor `cairn`"
-    )]
+    #[error("`{0}` is reserved: choose a namespace that is not `default` and begins with neither `kube-` nor `cairn`")]
     Reserved(String),
     /// A namespace that has the form of another pair's default.
     #[error(
@@ -223,10 +219,7 @@ impl Namespace {
         let default = instance(user, service);
         if text.contains("--") && text != default {
             label(text, NAMESPACE_CHARS_MAX)?;
-            return Err(NameError::OtherPair {
-                found: text.to_owned(),
-                default,
-            });
+            return Err(NameError::OtherPair { found: text.to_owned(), default });
         }
         Self::unpaired(text)
     }
@@ -314,59 +307,26 @@ mod tests {
 
     #[test]
     fn the_default_namespace_is_the_pair() {
-        let namespace =
-            Namespace::default_for(&tenant("acme"), &service("search")).expect("not reserved");
+        let namespace = Namespace::default_for(&tenant("acme"), &service("search")).expect("not reserved");
         assert_eq!(namespace.as_str(), "acme--search");
     }
 
     #[test]
     fn reserved_namespaces_are_out_of_reach() {
         let (user, service) = (tenant("acme"), service("search"));
-        for text in [
-            "kube-system",
-            "kube-public",
-            "kube-x",
-            "default",
-            "cairn",
-            "cairn-system",
-        ] {
-            assert!(
-                matches!(
-                    Namespace::parse(text, &user, &service),
-                    Err(NameError::Reserved(_))
-                ),
-                "{text}"
-            );
+        for text in ["kube-system", "kube-public", "kube-x", "default", "cairn", "cairn-system"] {
+            assert!(matches!(Namespace::parse(text, &user, &service), Err(NameError::Reserved(_))), "{text}");
         }
-        assert!(matches!(
-            Namespace::default_for(&tenant("kube-a"), &service),
-            Err(NameError::Reserved(_))
-        ));
-        assert!(matches!(
-            Namespace::default_for(&tenant("cairn"), &service),
-            Err(NameError::Reserved(_))
-        ));
+        assert!(matches!(Namespace::default_for(&tenant("kube-a"), &service), Err(NameError::Reserved(_))));
+        assert!(matches!(Namespace::default_for(&tenant("cairn"), &service), Err(NameError::Reserved(_))));
     }
 
     #[test]
     fn a_namespace_in_the_form_of_another_pair_is_refused() {
         let (user, service) = (tenant("acme"), service("search"));
-        assert!(matches!(
-            Namespace::parse("beta--search", &user, &service),
-            Err(NameError::OtherPair { .. })
-        ));
-        assert_eq!(
-            Namespace::parse("acme--search", &user, &service)
-                .expect("its own")
-                .as_str(),
-            "acme--search"
-        );
-        assert_eq!(
-            Namespace::parse("vectors", &user, &service)
-                .expect("free")
-                .as_str(),
-            "vectors"
-        );
+        assert!(matches!(Namespace::parse("beta--search", &user, &service), Err(NameError::OtherPair { .. })));
+        assert_eq!(Namespace::parse("acme--search", &user, &service).expect("its own").as_str(), "acme--search");
+        assert_eq!(Namespace::parse("vectors", &user, &service).expect("free").as_str(), "vectors");
     }
 
     #[test]

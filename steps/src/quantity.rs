@@ -37,9 +37,7 @@ pub enum QuantityError {
     #[error("is empty: write an amount such as `500m`, `2` or `10Gi`")]
     Empty,
     /// Neither a number nor a number with a suffix.
-    #[error(
-        "`{0}` is no quantity: write a number and at most one suffix, such as `500m`, `2`, `1.5Gi` or `2e9`"
-    )]
+    #[error("`{0}` is no quantity: write a number and at most one suffix, such as `500m`, `2`, `1.5Gi` or `2e9`")]
     Malformed(String),
     /// A number, then letters that are no suffix of Kubernetes.
     #[error(
@@ -55,9 +53,7 @@ pub enum QuantityError {
     #[error("`{0}` is negative: an amount is 0 or more")]
     Negative(String),
     /// Larger than Kubernetes can keep.
-    #[error(
-        "`{0}` is too large: the largest amount that Kubernetes can keep is 9223372036854775807"
-    )]
+    #[error("`{0}` is too large: the largest amount that Kubernetes can keep is 9223372036854775807")]
     TooLarge(String),
     /// More characters or digits than any amount needs.
     #[error("has too many digits: an amount needs at most 20")]
@@ -117,26 +113,19 @@ impl FromStr for Quantity {
             b'+' => (false, &text[1..]),
             _ => (false, text),
         };
-        let end = number
-            .find(|c: char| !c.is_ascii_digit() && c != '.')
-            .unwrap_or(number.len());
+        let end = number.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(number.len());
         let (number, suffix) = number.split_at(end);
         let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
         if whole.len() + fraction.len() == 0 || fraction.contains('.') {
             return Err(QuantityError::Malformed(text.to_owned()));
         }
-        let scale = Scale::parse(suffix).ok_or_else(|| QuantityError::Suffix {
-            text: text.to_owned(),
-            suffix: suffix.to_owned(),
-        })?;
+        let scale = Scale::parse(suffix)
+            .ok_or_else(|| QuantityError::Suffix { text: text.to_owned(), suffix: suffix.to_owned() })?;
         let nanos = nanos(text, whole, fraction, scale)?;
         if negative && nanos != 0 {
             return Err(QuantityError::Negative(text.to_owned()));
         }
-        Ok(Self {
-            text: text.to_owned(),
-            nanos,
-        })
+        Ok(Self { text: text.to_owned(), nanos })
     }
 }
 
@@ -193,9 +182,7 @@ fn nanos(text: &str, whole: &str, fraction: &str, scale: Scale) -> Result<i128, 
     }
     let too_large = || QuantityError::TooLarge(text.to_owned());
     let mantissa: i128 = digits.parse().map_err(|_| QuantityError::TooLong)?;
-    let mantissa = mantissa
-        .checked_mul(1 << scale.twos)
-        .ok_or_else(too_large)?;
+    let mantissa = mantissa.checked_mul(1 << scale.twos).ok_or_else(too_large)?;
     let places = i32::try_from(fraction.len()).expect("a quantity's text is short");
     let tens = scale.tens - places + 9;
     let power = 10_i128.checked_pow(tens.unsigned_abs());
@@ -206,11 +193,7 @@ fn nanos(text: &str, whole: &str, fraction: &str, scale: Scale) -> Result<i128, 
         // Less than a billionth, whatever the digits are.
         (false, None) => 1,
     };
-    if nanos > AMOUNT_MAX {
-        Err(too_large())
-    } else {
-        Ok(nanos)
-    }
+    if nanos > AMOUNT_MAX { Err(too_large()) } else { Ok(nanos) }
 }
 
 impl PartialEq for Quantity {
@@ -259,9 +242,7 @@ impl Serialize for Quantity {
 
 impl<'de> Deserialize<'de> for Quantity {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?
-            .parse()
-            .map_err(serde::de::Error::custom)
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
     }
 }
 
@@ -272,8 +253,7 @@ mod tests {
     use super::*;
 
     fn quantity(text: &str) -> Quantity {
-        text.parse()
-            .unwrap_or_else(|error| panic!("{text}: {error}"))
+        text.parse().unwrap_or_else(|error| panic!("{text}: {error}"))
     }
 
     fn refusal(text: &str) -> String {
@@ -307,14 +287,7 @@ mod tests {
         ] {
             assert_eq!(quantity(text).as_bytes(), bytes, "{text}");
         }
-        for (text, millis) in [
-            ("500m", 500),
-            ("2", 2000),
-            ("1.5", 1500),
-            ("0.1", 100),
-            ("1u", 1),
-            ("1n", 1),
-        ] {
+        for (text, millis) in [("500m", 500), ("2", 2000), ("1.5", 1500), ("0.1", 100), ("1u", 1), ("1n", 1)] {
             assert_eq!(quantity(text).as_millis(), millis, "{text}");
         }
     }
@@ -330,10 +303,7 @@ mod tests {
     #[test]
     fn what_the_user_wrote_is_what_is_printed() {
         assert_eq!(quantity("10240Mi").to_string(), "10240Mi");
-        assert_eq!(
-            serde_json::to_string(&quantity("1.50")).expect("a string"),
-            "\"1.50\""
-        );
+        assert_eq!(serde_json::to_string(&quantity("1.50")).expect("a string"), "\"1.50\"");
     }
 
     #[test]
@@ -354,19 +324,10 @@ mod tests {
 
     #[test]
     fn an_overflow_is_refused_and_never_wraps() {
-        for text in [
-            "9223372036854775807Gi",
-            "9223372036854775808",
-            "8Ei",
-            "1e19",
-            "1e999999999999",
-            "99999999999999999999E",
-        ] {
-            assert!(
-                refusal(text).contains("too large"),
-                "{text}: {}",
-                refusal(text)
-            );
+        for text in
+            ["9223372036854775807Gi", "9223372036854775808", "8Ei", "1e19", "1e999999999999", "99999999999999999999E"]
+        {
+            assert!(refusal(text).contains("too large"), "{text}: {}", refusal(text));
         }
         assert!(refusal(&"9".repeat(60)).contains("too many digits"));
         assert!(refusal(&"9".repeat(65)).contains("too many digits"));

@@ -10,7 +10,7 @@
 mod fields;
 mod link;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use self::fields::Fields;
 use crate::names::{Namespace, Service, Tenant};
@@ -43,10 +43,7 @@ pub struct FieldError {
 impl FieldError {
     /// An error of this field.
     pub fn new(field: impl Into<String>, message: impl Into<String>) -> Self {
-        Self {
-            field: field.into(),
-            message: message.into(),
-        }
+        Self { field: field.into(), message: message.into() }
     }
 }
 
@@ -61,10 +58,7 @@ pub struct RequestRules {
 
 impl RequestRules {
     /// What a request out of the journal is read with: it was judged when it was accepted, and the rules may have changed since.
-    pub const JOURNALED: Self = Self {
-        allow_http: true,
-        allow_private: true,
-    };
+    pub const JOURNALED: Self = Self { allow_http: true, allow_private: true };
 }
 
 /// What happens to the objects of a creation that fails.
@@ -112,6 +106,17 @@ pub struct Request {
     pub on_failure: OnFailure,
 }
 
+/// Reads a request out of the journal, with [`RequestRules::JOURNALED`].
+impl<'de> Deserialize<'de> for Request {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let value = serde_json::Value::deserialize(deserializer)?;
+        Self::parse_with(value.to_string().as_bytes(), RequestRules::JOURNALED).map_err(|errors| {
+            let all: Vec<String> = errors.iter().map(|error| format!("`{}` {}", error.field, error.message)).collect();
+            serde::de::Error::custom(all.join("; "))
+        })
+    }
+}
+
 /// The nine fields that every report shows as they are in force, in the order of the contract (S62–S70).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Details {
@@ -153,60 +158,35 @@ impl Request {
         let user = fields.required("user", Tenant::parse);
         let service = fields.required("service_name", Service::parse);
         let namespace = namespace(&mut fields, user.as_ref(), service.as_ref());
-        let replicas = fields
-            .whole("replicas", 1, 1..=REPLICAS_MAX.into())
-            .and_then(|n| u32::try_from(n).ok());
-        let cpu_request = fields
-            .quantity("cpu_request", "500m")
-            .and_then(|q| cpu(&mut fields, "cpu_request", q));
-        let cpu_limit = fields
-            .quantity("cpu_limit", "2")
-            .and_then(|q| cpu(&mut fields, "cpu_limit", q));
-        fields.at_most(
-            "cpu_request",
-            cpu_request.as_ref(),
-            "cpu_limit",
-            cpu_limit.as_ref(),
-        );
-        let mem_request = fields
-            .quantity("mem_request", "1Gi")
-            .and_then(|q| bytes(&mut fields, "mem_request", q, MEMORY_BYTES_MIN));
-        let mem_limit = fields
-            .quantity("mem_limit", "2Gi")
-            .and_then(|q| bytes(&mut fields, "mem_limit", q, MEMORY_BYTES_MIN));
-        fields.at_most(
-            "mem_request",
-            mem_request.as_ref(),
-            "mem_limit",
-            mem_limit.as_ref(),
-        );
-        let disk_size = fields
-            .quantity("disk_size", "10Gi")
-            .and_then(|q| bytes(&mut fields, "disk_size", q, DISK_BYTES_MIN));
-        let gpu_count = fields
-            .whole("gpu_count", 0, 0..=GPU_COUNT_MAX.into())
-            .and_then(|n| u32::try_from(n).ok());
-        let dimension = fields
-            .whole("dimension", 128, 1..=DIMENSION_MAX.into())
-            .and_then(|n| u32::try_from(n).ok());
+        let replicas = fields.whole("replicas", 1, 1..=REPLICAS_MAX.into()).and_then(|n| u32::try_from(n).ok());
+        let cpu_request = fields.quantity("cpu_request", "500m").and_then(|q| cpu(&mut fields, "cpu_request", q));
+        let cpu_limit = fields.quantity("cpu_limit", "2").and_then(|q| cpu(&mut fields, "cpu_limit", q));
+        fields.at_most("cpu_request", cpu_request.as_ref(), "cpu_limit", cpu_limit.as_ref());
+        let mem_request =
+            fields.quantity("mem_request", "1Gi").and_then(|q| bytes(&mut fields, "mem_request", q, MEMORY_BYTES_MIN));
+        let mem_limit =
+            fields.quantity("mem_limit", "2Gi").and_then(|q| bytes(&mut fields, "mem_limit", q, MEMORY_BYTES_MIN));
+        fields.at_most("mem_request", mem_request.as_ref(), "mem_limit", mem_limit.as_ref());
+        let disk_size =
+            fields.quantity("disk_size", "10Gi").and_then(|q| bytes(&mut fields, "disk_size", q, DISK_BYTES_MIN));
+        let gpu_count = fields.whole("gpu_count", 0, 0..=GPU_COUNT_MAX.into()).and_then(|n| u32::try_from(n).ok());
+        let dimension = fields.whole("dimension", 128, 1..=DIMENSION_MAX.into()).and_then(|n| u32::try_from(n).ok());
         let vector_count = fields.whole("vector_count", 10_000, 0..=VECTOR_COUNT_MAX);
         let gitlab_url = fields.optional("gitlab_url", |text| link::check(text, rules));
         let on_failure = fields.on_failure("on_failure");
-        if let (Some(replicas), quantities) = (
-            replicas,
-            [
-                ("cpu_limit", &cpu_limit),
-                ("mem_limit", &mem_limit),
-                ("disk_size", &disk_size),
-            ],
-        ) {
+        if let (Some(replicas), quantities) =
+            (replicas, [("cpu_limit", &cpu_limit), ("mem_limit", &mem_limit), ("disk_size", &disk_size)])
+        {
             for (field, quantity) in quantities {
                 let Some(quantity) = quantity else { continue };
                 // The strictest of the two units, so that neither sum can wrap, whichever is asked for.
-                if quantity.as_millis() == u64::MAX
-                    || quantity.as_millis().checked_mul(replicas.into()).is_none()
-                {
-                    fields.wrong(field, format!("`{quantity}` for each of {replicas} replicas is more than can be counted: ask for less"));
+                if quantity.as_millis() == u64::MAX || quantity.as_millis().checked_mul(replicas.into()).is_none() {
+                    fields.wrong(
+                        field,
+                        format!(
+                            "`{quantity}` for each of {replicas} replicas is more than can be counted: ask for less"
+                        ),
+                    );
                 }
             }
         }
@@ -229,8 +209,7 @@ impl Request {
                 on_failure: on_failure?,
             })
         };
-        Ok(read()
-            .expect("a field that could not be read has left its error, and `finish` returned it"))
+        Ok(read().expect("a field that could not be read has left its error, and `finish` returned it"))
     }
 
     /// The request with all its defaults in force, as compact JSON in the order of the contract: the workflow's input.
@@ -259,8 +238,7 @@ impl Request {
     #[must_use]
     pub fn holds(&self) -> Vec<(&'static str, u64)> {
         let all = |each: u64| {
-            each.checked_mul(self.replicas.into())
-                .expect("`parse_with` refuses what does not fit, thousandfold")
+            each.checked_mul(self.replicas.into()).expect("`parse_with` refuses what does not fit, thousandfold")
         };
         vec![
             ("clusters", 1),
@@ -272,43 +250,31 @@ impl Request {
     }
 }
 
-fn namespace(
-    fields: &mut Fields,
-    user: Option<&Tenant>,
-    service: Option<&Service>,
-) -> Option<Namespace> {
-    let chosen = fields.optional("namespace", |text| {
-        Ok::<_, std::convert::Infallible>(text.to_owned())
-    });
+fn namespace(fields: &mut Fields, user: Option<&Tenant>, service: Option<&Service>) -> Option<Namespace> {
+    let chosen = fields.optional("namespace", |text| Ok::<_, std::convert::Infallible>(text.to_owned()));
     let read = match (chosen, user, service) {
         (Some(chosen), Some(user), Some(service)) => Namespace::parse(&chosen, user, service),
         (Some(chosen), _, _) => Namespace::unpaired(&chosen),
         (None, Some(user), Some(service)) => {
             return Namespace::default_for(user, service)
-                .map_err(|error| {
-                    fields.wrong(
-                        "user",
-                        format!("makes a default namespace that cannot be: {error}"),
-                    )
-                })
+                .map_err(|error| fields.wrong("user", format!("makes a default namespace that cannot be: {error}")))
                 .ok();
         }
         (None, _, _) => return None,
     };
-    read.map_err(|error| fields.wrong("namespace", error.to_string()))
-        .ok()
+    read.map_err(|error| fields.wrong("namespace", error.to_string())).ok()
 }
 
 fn cpu(fields: &mut Fields, field: &str, quantity: Quantity) -> Option<Quantity> {
     if !quantity.is_whole_millis() {
-        fields.wrong(field, format!("`{quantity}` is finer than a thousandth of a core, which is the finest there is: `1m`"));
+        fields.wrong(
+            field,
+            format!("`{quantity}` is finer than a thousandth of a core, which is the finest there is: `1m`"),
+        );
         return None;
     }
     if quantity.as_millis() < CPU_MILLIS_MIN {
-        fields.wrong(
-            field,
-            format!("`{quantity}` is too little: at least {CPU_MILLIS_MIN}m"),
-        );
+        fields.wrong(field, format!("`{quantity}` is too little: at least {CPU_MILLIS_MIN}m"));
         return None;
     }
     Some(quantity)
@@ -317,19 +283,11 @@ fn cpu(fields: &mut Fields, field: &str, quantity: Quantity) -> Option<Quantity>
 fn bytes(fields: &mut Fields, field: &str, quantity: Quantity, least: u64) -> Option<Quantity> {
     let least_text = format!("{}Mi", least >> 20);
     if !quantity.is_whole() {
-        fields.wrong(
-            field,
-            format!(
-                "`{quantity}` is no whole number of bytes: at least {least_text}, such as `10Gi`"
-            ),
-        );
+        fields.wrong(field, format!("`{quantity}` is no whole number of bytes: at least {least_text}, such as `10Gi`"));
         return None;
     }
     if quantity.as_bytes() < least {
-        fields.wrong(
-            field,
-            format!("`{quantity}` is too little: at least {least_text}"),
-        );
+        fields.wrong(field, format!("`{quantity}` is too little: at least {least_text}"));
         return None;
     }
     Some(quantity)

@@ -45,18 +45,13 @@ impl Fields {
             Ok(Object(entries)) => entries,
             Err(error) => return Err(vec![FieldError::new("body", refusal(&error))]),
         };
-        let mut fields = Self {
-            values: BTreeMap::new(),
-            errors: Vec::new(),
-        };
+        let mut fields = Self { values: BTreeMap::new(), errors: Vec::new() };
         let mut unknown = 0_usize;
         for (name, value) in entries {
             if !KNOWN.contains(&name.as_str()) {
                 unknown += 1;
                 if unknown <= UNKNOWN_NAMED_MAX {
-                    fields
-                        .errors
-                        .push(FieldError::new(quoted(&name), unknown_field(&name)));
+                    fields.errors.push(FieldError::new(quoted(&name), unknown_field(&name)));
                 }
             } else if fields.values.insert(name.clone(), value).is_some() {
                 fields.wrong(&name, "is given twice: give it once");
@@ -65,9 +60,7 @@ impl Fields {
         if unknown > UNKNOWN_NAMED_MAX {
             fields.wrong(
                 "body",
-                format!(
-                    "has {unknown} unknown fields, of which the first {UNKNOWN_NAMED_MAX} are named"
-                ),
+                format!("has {unknown} unknown fields, of which the first {UNKNOWN_NAMED_MAX} are named"),
             );
         }
         Ok(fields)
@@ -82,12 +75,7 @@ impl Fields {
         if self.errors.is_empty() {
             return Ok(());
         }
-        let place = |error: &FieldError| {
-            KNOWN
-                .iter()
-                .position(|known| *known == error.field)
-                .unwrap_or(KNOWN.len())
-        };
+        let place = |error: &FieldError| KNOWN.iter().position(|known| *known == error.field).unwrap_or(KNOWN.len());
         self.errors.sort_by_key(place);
         Err(self.errors)
     }
@@ -103,9 +91,7 @@ impl Fields {
             return None;
         }
         let text = self.text(field)?;
-        read(&text)
-            .map_err(|error| self.wrong(field, error.to_string()))
-            .ok()
+        read(&text).map_err(|error| self.wrong(field, error.to_string())).ok()
     }
 
     /// A text that may be absent or `null`.
@@ -118,49 +104,27 @@ impl Fields {
             return None;
         }
         let text = self.text(field)?;
-        read(&text)
-            .map_err(|error| self.wrong(field, error.to_string()))
-            .ok()
+        read(&text).map_err(|error| self.wrong(field, error.to_string())).ok()
     }
 
     pub(super) fn quantity(&mut self, field: &str, default: &str) -> Option<Quantity> {
-        let text = if self.values.contains_key(field) {
-            self.text(field)?
-        } else {
-            default.to_owned()
-        };
-        text.parse()
-            .map_err(|error: crate::quantity::QuantityError| self.wrong(field, error.to_string()))
-            .ok()
+        let text = if self.values.contains_key(field) { self.text(field)? } else { default.to_owned() };
+        text.parse().map_err(|error: crate::quantity::QuantityError| self.wrong(field, error.to_string())).ok()
     }
 
-    pub(super) fn whole(
-        &mut self,
-        field: &str,
-        default: u64,
-        range: RangeInclusive<u64>,
-    ) -> Option<u64> {
+    pub(super) fn whole(&mut self, field: &str, default: u64, range: RangeInclusive<u64>) -> Option<u64> {
         let Some(value) = self.values.remove(field) else {
             return Some(default);
         };
         let (least, most) = (range.start(), range.end());
         let Value::Number(number) = &value else {
-            self.wrong(
-                field,
-                format!(
-                    "must be a whole number from {least} to {most}, not {}",
-                    kind(&value)
-                ),
-            );
+            self.wrong(field, format!("must be a whole number from {least} to {most}, not {}", kind(&value)));
             return None;
         };
         match number.as_u64() {
             Some(number) if range.contains(&number) => Some(number),
             _ => {
-                self.wrong(
-                    field,
-                    format!("is {number}, and must be a whole number from {least} to {most}"),
-                );
+                self.wrong(field, format!("is {number}, and must be a whole number from {least} to {most}"));
                 None
             }
         }
@@ -174,10 +138,7 @@ impl Fields {
             "rollback" => Some(OnFailure::Rollback),
             "keep" => Some(OnFailure::Keep),
             other => {
-                self.wrong(
-                    field,
-                    format!("is `{}`, and must be `rollback` or `keep`", quoted(other)),
-                );
+                self.wrong(field, format!("is `{}`, and must be `rollback` or `keep`", quoted(other)));
                 None
             }
         }
@@ -194,10 +155,7 @@ impl Fields {
         if let (Some(request), Some(limit)) = (request, limit)
             && request > limit
         {
-            self.wrong(
-                field,
-                format!("`{request}` is more than `{limit_field}`, which is `{limit}`"),
-            );
+            self.wrong(field, format!("`{request}` is more than `{limit_field}`, which is `{limit}`"));
         }
     }
 
@@ -239,9 +197,7 @@ impl<'de> Deserialize<'de> for Object {
 
 fn refusal(error: &serde_json::Error) -> String {
     match error.classify() {
-        serde_json::error::Category::Data => {
-            "must be a JSON object with the fields of a request".to_owned()
-        }
+        serde_json::error::Category::Data => "must be a JSON object with the fields of a request".to_owned(),
         _ => format!("is not JSON: {error}"),
     }
 }
@@ -267,10 +223,7 @@ fn quoted(text: &str) -> String {
 }
 
 fn unknown_field(name: &str) -> String {
-    let near = KNOWN
-        .iter()
-        .map(|known| (distance(name, known), known))
-        .min();
+    let near = KNOWN.iter().map(|known| (distance(name, known), known)).min();
     match near {
         Some((distance, known)) if distance <= 1 + known.len() / 4 => {
             format!("is unknown: did you mean `{known}`?")

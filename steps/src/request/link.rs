@@ -15,25 +15,19 @@ const URL_CHARS_MAX: usize = 2048;
 pub(super) enum LinkError {
     #[error("has {0} characters, and at most {URL_CHARS_MAX} are possible")]
     TooLong(usize),
-    #[error(
-        "may have neither spaces nor control characters nor backslashes: write them percent-encoded"
-    )]
+    #[error("may have neither spaces nor control characters nor backslashes: write them percent-encoded")]
     Characters,
     #[error("is no URL ({0}): write https://HOST/GROUP/PROJECT/-/raw/REF/FILE.yml")]
     Malformed(url::ParseError),
     #[error("must begin with https://, not {0}:")]
     Scheme(String),
-    #[error(
-        "must not carry a user name or password: give the engine a token for that host instead"
-    )]
+    #[error("must not carry a user name or password: give the engine a token for that host instead")]
     Credentials,
     #[error("must not have a fragment: `#…` is never sent to a server")]
     Fragment,
     #[error("has no host: write https://HOST/GROUP/PROJECT/-/raw/REF/FILE.yml")]
     NoHost,
-    #[error(
-        "points at {0}, an address inside: only hosts on the public network can be pulled from"
-    )]
+    #[error("points at {0}, an address inside: only hosts on the public network can be pulled from")]
     Inside(String),
 }
 
@@ -69,9 +63,7 @@ pub(super) fn check(text: &str, rules: RequestRules) -> Result<String, LinkError
         }
     };
     if inside && !rules.allow_private {
-        return Err(LinkError::Inside(
-            url.host_str().unwrap_or_default().to_owned(),
-        ));
+        return Err(LinkError::Inside(url.host_str().unwrap_or_default().to_owned()));
     }
     Ok(text.to_owned())
 }
