@@ -3,6 +3,8 @@
 //! Without the feature `cluster` only the types are built (requests, quantities, names): no Kubernetes, no network.
 
 pub mod addresses;
+#[cfg(feature = "cluster")]
+pub mod gitlab;
 pub mod names;
 pub mod quantity;
 #[cfg(feature = "cluster")]

@@ -121,6 +121,11 @@ impl Settings {
     }
 }
 
+/// Bytes as hexadecimal digits: digests, for people.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 fn allowed(key: &str) -> bool {
     let plain = key.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-'));
     // A prefix that ends in a dot is a family; one that does not is that key alone.

@@ -39,10 +39,7 @@ pub(super) fn render(plan: &Plan<'_>) -> Object {
 
 /// The digest of the configuration that a running node depends on: it stands on the pod template.
 pub(super) fn digest(plan: &Plan<'_>) -> String {
-    Sha256::digest(settled(plan)).iter().fold(String::new(), |mut hex, byte| {
-        let _ = write!(hex, "{byte:02x}");
-        hex
-    })
+    crate::settings::hex(&Sha256::digest(settled(plan)))
 }
 
 fn settled(plan: &Plan<'_>) -> String {
