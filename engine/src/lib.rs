@@ -20,18 +20,25 @@ mod definition;
 mod step;
 mod retry;
 mod executor;
+mod recovery;
+mod projector;
+mod handle;
 mod clock;
+mod journal;
 pub mod store;
 
 pub use clock::{Clock, PausedClock, SystemClock};
 pub use decide::{Command, decide};
 pub use definition::{Definition, Registry};
 pub use entry::{Commit, Entry};
+pub use executor::Limits;
 pub use fact::{Amounts, Effect, ErrorClass, Fact, Failure, OnFailure, Outcome, Output, ParkReason, Probe, Submitted};
+pub use handle::{ControlError, Engine, EngineOptions, Health, NewSubmission, OpenError, SubmitError};
 pub use ids::{
     Attempt, CommitNumber, DefinitionName, FencingToken, Hash, IdempotencyKey, Json, JsonError, ResourceName, Sequence,
     Service, StepName, Tenant, Timestamp, Who, WorkflowId,
 };
+pub use projector::{Projection, catch_up};
 pub use retry::RetryPolicy;
 pub use state::{Compensation, IllegalFact, Phase, Progress, Stage, WorkflowState, fold};
 pub use step::{Residue, Step, StepContext, StepError};

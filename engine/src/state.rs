@@ -4,6 +4,8 @@
 //! - It reads no clock and no randomness: replay and live state run the same code.
 //! - Everything that `decide` needs is here, and nothing else is remembered between facts.
 
+use std::sync::Arc;
+
 use serde::Serialize;
 
 use crate::{
@@ -18,7 +20,7 @@ pub struct WorkflowState {
     id: WorkflowId,
     sequence: Sequence,
     hash: Hash,
-    submitted: Submitted,
+    submitted: Arc<Submitted>,
     submitted_at: Timestamp,
     updated_at: Timestamp,
     progress: Vec<Progress>,
@@ -59,6 +61,8 @@ pub struct Progress {
 pub struct Compensation {
     /// The last attempt that was started; 0 if none was.
     pub attempt: Attempt,
+    /// Attempts before the last `RetryRequested`: they do not count against the policy.
+    pub forgiven: Attempt,
     /// When the first attempt that counts was started.
     pub first_started: Option<Timestamp>,
     /// What was taken back, once it has succeeded.
@@ -205,7 +209,7 @@ impl WorkflowState {
             id: entry.workflow,
             sequence: entry.sequence,
             hash: entry.hash,
-            submitted: submitted.clone(),
+            submitted: Arc::new(submitted.clone()),
             submitted_at: entry.time,
             updated_at: entry.time,
             progress: vec![Progress::default(); submitted.steps.len()],
@@ -570,7 +574,9 @@ impl WorkflowState {
                 Phase::Unsure { step, attempt, probes: 0, not_before: None }
             }
             Phase::Compensating { step, stage } => {
-                self.progress[step].compensation.first_started = None;
+                let compensation = &mut self.progress[step].compensation;
+                compensation.forgiven = compensation.attempt;
+                compensation.first_started = None;
                 let stage = match stage {
                     Stage::Probing { .. } => Stage::Probing { probes: 0, not_before: None },
                     Stage::Ready { attempt, .. } => Stage::Ready { attempt, not_before: None },

@@ -1,16 +1,160 @@
 //! Decide, act, append: the loop that every workflow is driven by.
+//!
+//! - One task owns all live workflows. Effects run in tasks of their own, which this one starts, awaits or aborts.
+//! - Of one workflow one thing is in hand at a time: an append, or an attempt. What else is asked of it waits.
+//! - An effect begins only after the fact that announces it is durable.
+//! - A workflow that waits is a state in a map and, with a retry time, a place in a heap: no task, no slot.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+mod attempt;
+mod limits;
 
-use tokio::sync::mpsc;
+use std::{
+    cmp::Reverse,
+    collections::{BinaryHeap, HashMap, VecDeque},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
-use crate::ids::WorkflowId;
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    task::JoinHandle,
+};
+
+use crate::{
+    clock::Clock,
+    decide::{Command, decide},
+    definition::{Definition, Registry},
+    entry::Entry,
+    fact::{Fact, Outcome, ParkReason},
+    handle::{ControlError, Watchers},
+    ids::{FencingToken, StepName, Timestamp, WorkflowId},
+    journal::writer::{AppendError, Writer},
+    state::{Phase, WorkflowState},
+    step::StepContext,
+    store::{Append, Refusal},
+};
+use attempt::{Ended, Work};
+pub use limits::Limits;
+use limits::Turns;
+
+/// The longest that the executor sleeps: a clock that was set back delays nothing by more than this.
+const SLEEP_MAX: Duration = Duration::from_secs(30);
+
+/// What the executor is told.
+pub(crate) enum Event {
+    /// This workflow is to be driven from here on: submitted just now, or recovered.
+    Begin(Box<WorkflowState>),
+    /// A client asks for this fact.
+    Ask { workflow: WorkflowId, fact: Fact, reply: Answer },
+    /// What was in hand has ended.
+    Ended { workflow: WorkflowId, turn: u64, ended: Box<Ended> },
+    /// An append was answered.
+    Appended { workflow: WorkflowId, answer: Result<Vec<Entry>, AppendError> },
+    /// An attempt gives its slot back early.
+    SlotFree { workflow: WorkflowId, turn: u64 },
+    /// Start nothing more; answer once nothing is in hand, at the latest after `grace`.
+    Shutdown { grace: Duration, reply: oneshot::Sender<()> },
+}
+
+/// Where the answer to a client's request goes.
+pub(crate) type Answer = oneshot::Sender<Result<WorkflowState, ControlError>>;
+
+/// What the executor works with.
+pub(crate) struct Parts {
+    pub(crate) definitions: Registry,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) limits: Limits,
+    pub(crate) writer: Writer,
+    pub(crate) watchers: Arc<Watchers>,
+    pub(crate) gauges: Arc<Gauges>,
+    pub(crate) token: FencingToken,
+}
+
+/// How much is under way, for whoever looks from outside.
+#[derive(Default)]
+pub(crate) struct Gauges {
+    pub(crate) active: std::sync::atomic::AtomicUsize,
+    pub(crate) in_flight: std::sync::atomic::AtomicUsize,
+}
+
+/// Starts the executor. It ends after [`Event::Shutdown`], or when the writer stops.
+pub(crate) fn start(
+    parts: Parts,
+    events: mpsc::UnboundedReceiver<Event>,
+    events_to: mpsc::UnboundedSender<Event>,
+) -> JoinHandle<()> {
+    let turns = Turns::new(parts.limits);
+    let executor = Executor {
+        parts,
+        events_to,
+        live: HashMap::new(),
+        turns,
+        timers: BinaryHeap::new(),
+        next_turn: 0,
+        closing: None,
+    };
+    tokio::spawn(executor.run(events))
+}
+
+struct Executor {
+    parts: Parts,
+    events_to: mpsc::UnboundedSender<Event>,
+    live: HashMap<WorkflowId, Live>,
+    turns: Turns,
+    timers: BinaryHeap<Reverse<(Timestamp, WorkflowId)>>,
+    next_turn: u64,
+    closing: Option<Closing>,
+}
+
+struct Closing {
+    deadline: tokio::time::Instant,
+    reply: oneshot::Sender<()>,
+}
+
+/// A workflow that is not finished.
+struct Live {
+    /// As it is on the disk.
+    state: Arc<WorkflowState>,
+    hand: Hand,
+    asked: VecDeque<(Fact, Answer)>,
+    /// The earliest place that it has in the heap of timers.
+    timer: Option<Timestamp>,
+}
+
+/// What is in hand.
+enum Hand {
+    Nothing,
+    /// Facts are on their way to the disk; then `next` begins and `replies` are answered.
+    Appending {
+        next: Option<Work>,
+        replies: Vec<Answer>,
+        kept: Option<Attempting>,
+    },
+    Attempting(Attempting),
+    /// It has ended; what it means is still to be appended.
+    Ended(Box<Ended>),
+}
+
+struct Attempting {
+    turn: u64,
+    work: Work,
+    has_slot: bool,
+    stop: watch::Sender<bool>,
+    /// None while it waits for a slot.
+    task: Option<JoinHandle<()>>,
+    /// It ended while facts were on their way to the disk.
+    ended: Option<Box<Ended>>,
+}
 
 /// The right of one attempt to be among those in flight.
 pub(crate) struct Slot {
-    pub(crate) workflow: WorkflowId,
-    pub(crate) released: AtomicBool,
-    pub(crate) to: mpsc::UnboundedSender<WorkflowId>,
+    workflow: WorkflowId,
+    turn: u64,
+    released: AtomicBool,
+    to: mpsc::UnboundedSender<Event>,
 }
 
 impl Slot {
@@ -18,7 +162,456 @@ impl Slot {
     pub(crate) fn release(&self) {
         if !self.released.swap(true, Ordering::Relaxed) {
             // Nobody listens only when the engine is gone.
-            let _ = self.to.send(self.workflow);
+            let _ = self.to.send(Event::SlotFree { workflow: self.workflow, turn: self.turn });
         }
     }
+}
+
+impl Executor {
+    async fn run(mut self, mut events: mpsc::UnboundedReceiver<Event>) {
+        let mut stopped = self.parts.writer.stopped();
+        loop {
+            let wake = self.wake();
+            tokio::select! {
+                biased;
+                // After a failed write or sync nothing more is done.
+                _ = stopped.wait_for(Option::is_some) => break,
+                event = events.recv() => match event {
+                    Some(event) => self.on(event),
+                    None => break,
+                },
+                () = tokio::time::sleep_until(wake) => self.on_time(),
+            }
+            if self.is_closed() {
+                break;
+            }
+        }
+        self.drop_all();
+        if let Some(closing) = self.closing.take() {
+            // Who asked for the shutdown may have gone.
+            let _ = closing.reply.send(());
+        }
+    }
+
+    fn on(&mut self, event: Event) {
+        match event {
+            Event::Begin(state) => self.begin(*state),
+            Event::Ask { workflow, fact, reply } => self.ask(workflow, fact, reply),
+            Event::Ended { workflow, turn, ended } => self.on_ended(workflow, turn, ended),
+            Event::Appended { workflow, answer } => self.on_appended(workflow, answer),
+            Event::SlotFree { workflow, turn } => self.on_slot_free(workflow, turn),
+            Event::Shutdown { grace, reply } => self.close(grace, reply),
+        }
+    }
+
+    fn begin(&mut self, state: WorkflowState) {
+        let workflow = state.id();
+        let live = Live { state: Arc::new(state), hand: Hand::Nothing, asked: VecDeque::new(), timer: None };
+        self.live.insert(workflow, live);
+        self.parts.gauges.active.store(self.live.len(), Ordering::Relaxed);
+        self.drive(workflow);
+    }
+
+    fn ask(&mut self, workflow: WorkflowId, fact: Fact, reply: Answer) {
+        let Some(live) = self.live.get_mut(&workflow) else {
+            // It is finished, or was never there: the handle tells which.
+            let _ = reply.send(Err(ControlError::NotFound { workflow }));
+            return;
+        };
+        live.asked.push_back((fact, reply));
+        self.drive(workflow);
+    }
+
+    fn on_ended(&mut self, workflow: WorkflowId, turn: u64, ended: Box<Ended>) {
+        let Some(live) = self.live.get_mut(&workflow) else { return };
+        match std::mem::replace(&mut live.hand, Hand::Nothing) {
+            Hand::Attempting(attempting) if attempting.turn == turn => {
+                live.hand = Hand::Ended(ended);
+                self.give_back(workflow, &attempting);
+                self.drive(workflow);
+            }
+            Hand::Appending { next, replies, kept: Some(mut attempting) } if attempting.turn == turn => {
+                self.give_back(workflow, &attempting);
+                attempting.has_slot = false;
+                attempting.ended = Some(ended);
+                self.hold(workflow, Hand::Appending { next, replies, kept: Some(attempting) });
+            }
+            // Fenced: something newer is in hand.
+            other => live.hand = other,
+        }
+    }
+
+    fn on_appended(&mut self, workflow: WorkflowId, answer: Result<Vec<Entry>, AppendError>) {
+        let Some(live) = self.live.get_mut(&workflow) else { return };
+        let Hand::Appending { next, replies, kept } = std::mem::replace(&mut live.hand, Hand::Nothing) else {
+            return;
+        };
+        let entries = match answer {
+            Ok(entries) => entries,
+            Err(error) => return self.on_refused(workflow, replies, &error),
+        };
+        let state = Arc::make_mut(&mut live.state);
+        for entry in &entries {
+            state.fold(entry).expect("it was folded before it was appended");
+        }
+        for reply in replies {
+            // Who asked may have gone: what was asked for stands.
+            let _ = reply.send(Ok(state.clone()));
+        }
+        let finished = state.outcome().is_some();
+        self.parts.watchers.grown(workflow, state.sequence());
+        match (kept, next) {
+            (Some(attempting), _) => match attempting.ended {
+                Some(ended) => live.hand = Hand::Ended(ended),
+                None => live.hand = Hand::Attempting(attempting),
+            },
+            (None, Some(work)) => self.attempt(workflow, work),
+            (None, None) => {}
+        }
+        if finished {
+            self.forget(workflow);
+        } else {
+            self.drive(workflow);
+        }
+    }
+
+    /// Somebody else has this workflow, or the store does not take what this engine thinks is right: hands off.
+    fn on_refused(&mut self, workflow: WorkflowId, replies: Vec<Answer>, error: &AppendError) {
+        if let AppendError::Refused(refusal) = error {
+            tracing::error!(%workflow, %refusal, "an append was refused; this engine leaves the workflow alone");
+        }
+        for reply in replies {
+            let _ = reply.send(Err(ControlError::Stopped { why: error.to_string() }));
+        }
+        if !matches!(error, AppendError::Refused(Refusal::Fenced { .. }) | AppendError::Stopped(_)) {
+            self.parts.watchers.unrecoverable(workflow, error.to_string());
+        }
+        self.forget(workflow);
+    }
+
+    fn on_slot_free(&mut self, workflow: WorkflowId, turn: u64) {
+        let Some(live) = self.live.get_mut(&workflow) else { return };
+        let attempting = match &mut live.hand {
+            Hand::Attempting(attempting) | Hand::Appending { kept: Some(attempting), .. } => attempting,
+            _ => return,
+        };
+        if attempting.turn == turn && std::mem::take(&mut attempting.has_slot) {
+            let tenant = live.state.submitted().tenant.clone();
+            self.turns.free(&tenant);
+            self.fill();
+        }
+    }
+
+    fn on_time(&mut self) {
+        let now = self.parts.clock.now();
+        while let Some(Reverse((at, _))) = self.timers.peek() {
+            if *at > now {
+                break;
+            }
+            let Some(Reverse((at, workflow))) = self.timers.pop() else { break };
+            if let Some(live) = self.live.get_mut(&workflow) {
+                if live.timer == Some(at) {
+                    live.timer = None;
+                }
+                self.drive(workflow);
+            }
+        }
+    }
+
+    /// Takes the workflow as far as it goes without waiting for anything.
+    fn drive(&mut self, workflow: WorkflowId) {
+        let now = self.parts.clock.now();
+        let closing = self.closing.is_some();
+        let Some(live) = self.live.get_mut(&workflow) else { return };
+        let (ended, kept) = match std::mem::replace(&mut live.hand, Hand::Nothing) {
+            appending @ Hand::Appending { .. } => {
+                live.hand = appending;
+                return;
+            }
+            Hand::Attempting(attempting) if live.asked.is_empty() => {
+                live.hand = Hand::Attempting(attempting);
+                return;
+            }
+            Hand::Attempting(attempting) => (None, Some(attempting)),
+            // What a shutdown has cut is left as a crash would leave it: to the next start's probe.
+            Hand::Ended(ended) if closing && ended.is_error() => return,
+            Hand::Ended(ended) => (Some(ended), None),
+            Hand::Nothing => (None, None),
+        };
+        let definition = self.parts.definitions.get(&live.state.submitted().fingerprint);
+        let mut plan = Plan { state: (*live.state).clone(), facts: Vec::new(), next: None, wait: None, now };
+        if let (Some(ended), Some(definition)) = (ended, definition) {
+            for fact in attempt::facts(*ended, &plan.state, definition, now, rand::random()) {
+                // A person's retry may have overtaken it: it is decided anew then.
+                if let Err(illegal) = plan.push(fact) {
+                    tracing::warn!(%workflow, %illegal, "what was in hand ended too late to count");
+                    break;
+                }
+            }
+        }
+        let mut replies = Vec::new();
+        for (fact, reply) in live.asked.drain(..) {
+            match plan.push(fact) {
+                Ok(()) => replies.push(reply),
+                Err(illegal) => drop(reply.send(Err(ControlError::NotNow { workflow, illegal }))),
+            }
+        }
+        let (kept, dropped) = match kept {
+            Some(attempting) if is_overruled(&attempting, &plan.state) => (None, Some(attempting)),
+            other => (other, None),
+        };
+        if kept.is_none() && !closing {
+            plan.proceed(definition);
+        }
+        let Plan { facts, next, wait, .. } = plan;
+        if let Some(attempting) = dropped {
+            self.give_back(workflow, &attempting);
+        }
+        if let Some(at) = wait {
+            self.wait_until(workflow, at);
+        }
+        if facts.is_empty() {
+            match (kept, next) {
+                (Some(attempting), _) => self.hold(workflow, Hand::Attempting(attempting)),
+                (None, Some(work)) => self.attempt(workflow, work),
+                (None, None) => {}
+            }
+        } else {
+            self.append(workflow, facts, Hand::Appending { next, replies, kept });
+        }
+    }
+
+    fn append(&mut self, workflow: WorkflowId, facts: Vec<Fact>, hand: Hand) {
+        let Some(live) = self.live.get_mut(&workflow) else { return };
+        live.hand = hand;
+        let append = Append {
+            workflow,
+            expected: live.state.sequence(),
+            token: self.parts.token,
+            facts,
+            quota: crate::fact::Amounts::new(),
+        };
+        let events = self.events_to.clone();
+        let reply = move |answer| drop(events.send(Event::Appended { workflow, answer }));
+        self.parts.writer.append(append, Box::new(reply));
+    }
+
+    /// `work` begins as soon as it is this workflow's turn.
+    fn attempt(&mut self, workflow: WorkflowId, work: Work) {
+        self.next_turn += 1;
+        let (stop, _) = watch::channel(false);
+        let attempting = Attempting { turn: self.next_turn, work, has_slot: false, stop, task: None, ended: None };
+        let Some(live) = self.live.get_mut(&workflow) else { return };
+        live.hand = Hand::Attempting(attempting);
+        let tenant = live.state.submitted().tenant.clone();
+        self.turns.wait(&tenant, workflow);
+        self.fill();
+    }
+
+    /// Gives free slots to those whose turn it is.
+    fn fill(&mut self) {
+        while self.closing.is_none()
+            && let Some(workflow) = self.turns.next()
+        {
+            if let Some(tenant) = self.spawn(workflow) {
+                self.turns.free(&tenant);
+            }
+        }
+        self.parts.gauges.in_flight.store(self.turns.in_flight(), Ordering::Relaxed);
+    }
+
+    /// Starts what `workflow` has waiting; the tenant whose slot is not needed, if nothing is.
+    fn spawn(&mut self, workflow: WorkflowId) -> Option<crate::ids::Tenant> {
+        let live = self.live.get_mut(&workflow)?;
+        let tenant = live.state.submitted().tenant.clone();
+        let (Hand::Attempting(attempting) | Hand::Appending { kept: Some(attempting), .. }) = &mut live.hand else {
+            return Some(tenant);
+        };
+        let Some(definition) = self.parts.definitions.get(&live.state.submitted().fingerprint).cloned() else {
+            return Some(tenant);
+        };
+        let (step, number) = match attempting.work {
+            Work::Run { step, attempt } | Work::Probe { step, attempt } | Work::Compensate { step, attempt } => {
+                (live.state.steps()[step].clone(), attempt)
+            }
+            Work::CheckResidue { attempt } => (StepName::new("residue"), attempt),
+            Work::LastLook => (StepName::new("residue"), crate::ids::Attempt(1)),
+        };
+        let (work, turn, events) = (attempting.work, attempting.turn, self.events_to.clone());
+        let cx = StepContext {
+            state: Arc::clone(&live.state),
+            step,
+            attempt: number,
+            token: self.parts.token,
+            stop: attempting.stop.subscribe(),
+            slot: Slot { workflow, turn, released: AtomicBool::new(false), to: events.clone() },
+        };
+        attempting.has_slot = true;
+        attempting.task = Some(tokio::spawn(async move {
+            let ended = Box::new(attempt::perform(work, definition, cx).await);
+            // Nobody listens only when the engine is gone.
+            let _ = events.send(Event::Ended { workflow, turn, ended });
+        }));
+        None
+    }
+
+    fn hold(&mut self, workflow: WorkflowId, hand: Hand) {
+        if let Some(live) = self.live.get_mut(&workflow) {
+            live.hand = hand;
+        }
+    }
+
+    /// What was in hand needs its slot, or its place among those who wait for one, no more.
+    fn give_back(&mut self, workflow: WorkflowId, attempting: &Attempting) {
+        let Some(live) = self.live.get(&workflow) else { return };
+        let tenant = live.state.submitted().tenant.clone();
+        if attempting.has_slot {
+            self.turns.free(&tenant);
+        } else if attempting.task.is_none() {
+            self.turns.leave(&tenant, workflow);
+        }
+        self.fill();
+    }
+
+    fn wait_until(&mut self, workflow: WorkflowId, at: Timestamp) {
+        let Some(live) = self.live.get_mut(&workflow) else { return };
+        if live.timer.is_none_or(|timer| at < timer) {
+            live.timer = Some(at);
+            self.timers.push(Reverse((at, workflow)));
+        }
+    }
+
+    fn forget(&mut self, workflow: WorkflowId) {
+        if let Some(mut live) = self.live.remove(&workflow) {
+            if let Hand::Attempting(attempting) | Hand::Appending { kept: Some(attempting), .. } = live.hand {
+                let tenant = live.state.submitted().tenant.clone();
+                if let Some(task) = &attempting.task {
+                    task.abort();
+                }
+                if attempting.has_slot {
+                    self.turns.free(&tenant);
+                } else if attempting.task.is_none() {
+                    self.turns.leave(&tenant, workflow);
+                }
+            }
+            for (_, reply) in live.asked.drain(..) {
+                let _ = reply.send(Err(ControlError::NotFound { workflow }));
+            }
+        }
+        self.parts.gauges.active.store(self.live.len(), Ordering::Relaxed);
+        self.fill();
+    }
+
+    fn wake(&self) -> tokio::time::Instant {
+        let now = tokio::time::Instant::now();
+        let due = self.timers.peek().map(|Reverse((at, _))| now + at.since(self.parts.clock.now()).min(SLEEP_MAX));
+        let deadline = self.closing.as_ref().map(|closing| closing.deadline);
+        due.into_iter().chain(deadline).min().unwrap_or(now + SLEEP_MAX)
+    }
+
+    fn close(&mut self, grace: Duration, reply: oneshot::Sender<()>) {
+        self.closing = Some(Closing { deadline: tokio::time::Instant::now() + grace, reply });
+        for live in self.live.values() {
+            if let Hand::Attempting(attempting) | Hand::Appending { kept: Some(attempting), .. } = &live.hand {
+                // Only those that merely wait listen to this; the others use the grace.
+                attempting.stop.send_replace(true);
+            }
+        }
+    }
+
+    /// Nothing is in hand any more, or there was enough time.
+    fn is_closed(&self) -> bool {
+        let Some(closing) = &self.closing else { return false };
+        let busy = self.live.values().any(|live| match &live.hand {
+            Hand::Appending { .. } => true,
+            Hand::Attempting(attempting) => attempting.task.is_some(),
+            Hand::Nothing | Hand::Ended(_) => false,
+        });
+        !busy || tokio::time::Instant::now() >= closing.deadline
+    }
+
+    fn drop_all(&mut self) {
+        for live in self.live.values() {
+            if let Hand::Attempting(attempting) | Hand::Appending { kept: Some(attempting), .. } = &live.hand
+                && let Some(task) = &attempting.task
+            {
+                task.abort();
+            }
+        }
+        self.live.clear();
+    }
+}
+
+/// What one turn of a workflow comes to.
+struct Plan {
+    state: WorkflowState,
+    facts: Vec<Fact>,
+    next: Option<Work>,
+    wait: Option<Timestamp>,
+    now: Timestamp,
+}
+
+impl Plan {
+    fn push(&mut self, fact: Fact) -> Result<(), crate::state::IllegalFact> {
+        self.state.fold_fact(&fact, self.now)?;
+        self.facts.push(fact);
+        Ok(())
+    }
+
+    fn own(&mut self, fact: Fact) {
+        self.push(fact).expect("what `decide` says may follow");
+    }
+
+    /// Follows `decide` until something has to be waited for.
+    fn proceed(&mut self, definition: Option<&Definition>) {
+        loop {
+            let command = decide(&self.state, self.now);
+            if definition.is_none() && !matches!(command, Command::Nothing | Command::Finish { .. }) {
+                self.own(Fact::Parked { reason: attempt::unknown_definition(&self.state) });
+                return;
+            }
+            match command {
+                Command::RunStep { step, attempt } => {
+                    self.own(Fact::AttemptStarted { step: self.state.steps()[step].clone(), attempt });
+                    return self.next = Some(Work::Run { step, attempt });
+                }
+                Command::Probe { step, attempt } => return self.next = Some(Work::Probe { step, attempt }),
+                Command::Compensate { step, attempt } => {
+                    if attempt::compensation_is_exhausted(&self.state, step, attempt) {
+                        self.own(Fact::Parked { reason: ParkReason::CompensationFailing });
+                        return;
+                    }
+                    self.own(Fact::CompensationStarted { step: self.state.steps()[step].clone(), attempt });
+                    return self.next = Some(Work::Compensate { step, attempt });
+                }
+                Command::CheckResidue { attempt } => return self.next = Some(Work::CheckResidue { attempt }),
+                // A forced end says what it leaves behind, as far as that can be seen.
+                Command::Finish { outcome: Outcome::Cancelled } if definition.is_some() => {
+                    return self.next = Some(Work::LastLook);
+                }
+                Command::Finish { outcome } => {
+                    let residue = match outcome {
+                        Outcome::Cancelled => vec!["unknown, this build has no definition to look with".to_owned()],
+                        Outcome::Succeeded | Outcome::Failed => Vec::new(),
+                    };
+                    self.own(Fact::Finished { outcome, residue });
+                }
+                Command::Park { reason } => self.own(Fact::Parked { reason }),
+                Command::WaitUntil(at) => return self.wait = Some(at),
+                Command::Nothing => return,
+            }
+        }
+    }
+}
+
+/// The attempt in hand is to end at once: it is aborted. Any other is told to hurry if the workflow is cancelled.
+fn is_overruled(attempting: &Attempting, state: &WorkflowState) -> bool {
+    let overruled = matches!(state.phase(), Phase::Forced) && attempting.work != Work::LastLook;
+    if overruled && let Some(task) = &attempting.task {
+        task.abort();
+    }
+    if state.is_cancelled() {
+        attempting.stop.send_replace(true);
+    }
+    overruled
 }

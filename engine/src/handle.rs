@@ -1,0 +1,529 @@
+//! The engine as its users hold it: open, submit, control, watch, shut down.
+//!
+//! - [`Engine::open`] returns when recovery is done; what was interrupted is then being driven already.
+//! - Whatever returns here is durable. A future that is dropped takes nothing back.
+//! - Reads go to the store: they see what is on the disk, never what is about to be.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    task::JoinHandle,
+};
+
+use crate::{
+    clock::Clock,
+    definition::Registry,
+    entry::Entry,
+    executor::{self, Answer, Event, Gauges, Limits},
+    fact::{Amounts, Fact, OnFailure, Submitted},
+    ids::{CommitNumber, DefinitionName, Hash, IdempotencyKey, Json, Sequence, Service, Tenant, Who, WorkflowId},
+    journal::writer::{AppendError, Writer},
+    projector::{self, Projection},
+    recovery,
+    state::{IllegalFact, Phase, WorkflowState, fold},
+    store::{Append, Refusal, Store, StoreError},
+};
+
+/// What an engine works with.
+pub struct EngineOptions {
+    /// Where entries are kept.
+    pub store: Arc<dyn Store>,
+    /// The definitions that this build knows.
+    pub definitions: Registry,
+    /// What time it is.
+    pub clock: Arc<dyn Clock>,
+    /// How much may be under way at once.
+    pub limits: Limits,
+}
+
+/// A workflow to be.
+#[derive(Clone, Debug)]
+pub struct NewSubmission {
+    /// Which definition; its newest version is taken.
+    pub definition: DefinitionName,
+    /// Who asks.
+    pub tenant: Tenant,
+    /// For what.
+    pub service: Service,
+    /// The request.
+    pub input: Json,
+    /// The client's name for this submission.
+    pub key: Option<IdempotencyKey>,
+    /// The hash of the body as the client sent it.
+    pub body_hash: Hash,
+    /// By whom, as authenticated.
+    pub who: Who,
+    /// What the tenant's quota is to be charged.
+    pub holds: Amounts,
+    /// The most that the tenant may hold, `holds` included. What is not named is not limited.
+    pub quota: Amounts,
+    /// What a failure does.
+    pub on_failure: OnFailure,
+}
+
+/// Why an engine could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The store cannot be read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The journal cannot be written.
+    #[error("the journal cannot be written: {why}")]
+    Stopped {
+        /// Why.
+        why: String,
+    },
+}
+
+/// Why a submission is not known to be accepted.
+#[derive(Debug, thiserror::Error)]
+pub enum SubmitError {
+    /// No: nothing was recorded.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// This build has no such definition.
+    #[error("there is no definition {definition}")]
+    UnknownDefinition {
+        /// Which.
+        definition: DefinitionName,
+    },
+    /// The engine shuts down: nothing was recorded.
+    #[error("the engine is shutting down: submit again once it is back")]
+    ShuttingDown,
+    /// Too many submissions wait: nothing was recorded.
+    #[error("too many submissions wait for the journal: submit again in a moment")]
+    Overloaded,
+    /// The journal has stopped: whether the submission was recorded only the next start can tell.
+    #[error(
+        "the journal has stopped ({why}): whether this was recorded is unknown; submit again with the same idempotency key"
+    )]
+    Stopped {
+        /// Why.
+        why: String,
+    },
+}
+
+/// Why a workflow was not told what it should have been told.
+#[derive(Debug, thiserror::Error)]
+pub enum ControlError {
+    /// There is no such workflow.
+    #[error("there is no workflow {workflow}")]
+    NotFound {
+        /// Which.
+        workflow: WorkflowId,
+    },
+    /// It is not where this could be asked of it.
+    #[error("workflow {workflow}: {illegal}")]
+    NotNow {
+        /// Which.
+        workflow: WorkflowId,
+        /// Why not.
+        #[source]
+        illegal: IllegalFact,
+    },
+    /// The engine shuts down.
+    #[error("the engine is shutting down: ask again once it is back")]
+    ShuttingDown,
+    /// The journal has stopped: whether this was recorded only the next start can tell.
+    #[error("the journal has stopped ({why}): whether this was recorded is unknown")]
+    Stopped {
+        /// Why.
+        why: String,
+    },
+    /// The store cannot be read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// How the engine is.
+#[derive(Clone, Debug)]
+pub struct Health {
+    /// Why the journal has stopped, if it has.
+    pub stopped: Option<String>,
+    /// Nothing new is accepted any more.
+    pub shutting_down: bool,
+    /// Workflows that this engine leaves alone, and why: their journals cannot be replayed, or another has them.
+    pub unrecoverable: Vec<(WorkflowId, String)>,
+    /// Workflows that are not finished.
+    pub active: usize,
+    /// Attempts in flight.
+    pub in_flight: usize,
+}
+
+/// An open engine. Cheap to clone; all clones are the same engine.
+#[derive(Clone)]
+pub struct Engine {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    store: Arc<dyn Store>,
+    definitions: Registry,
+    clock: Arc<dyn Clock>,
+    writer: Mutex<Option<Writer>>,
+    head: watch::Receiver<CommitNumber>,
+    stopped: watch::Receiver<Option<Arc<str>>>,
+    events: mpsc::UnboundedSender<Event>,
+    watchers: Arc<Watchers>,
+    gauges: Arc<Gauges>,
+    shutting_down: AtomicBool,
+    closed: watch::Sender<bool>,
+    tasks: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl Engine {
+    /// Opens an engine on `store`: replays what is active, parks what cannot go on, drives the rest.
+    ///
+    /// # Errors
+    /// [`OpenError`] if the journal can be neither read nor written.
+    pub async fn open(options: EngineOptions) -> Result<Self, OpenError> {
+        let EngineOptions { store, definitions, clock, limits } = options;
+        let watchers = Arc::new(Watchers::default());
+        let gauges = Arc::new(Gauges::default());
+        let token = store.token();
+        let (writer, writing) = Writer::start(Arc::clone(&store), Arc::clone(&clock), limits.queue);
+        let recovered = recovery::recover(&store, &definitions, &writer, &watchers, clock.as_ref()).await?;
+        let (events, waiting) = mpsc::unbounded_channel();
+        let parts = executor::Parts {
+            definitions: definitions.clone(),
+            clock: Arc::clone(&clock),
+            limits,
+            writer: writer.clone(),
+            watchers: Arc::clone(&watchers),
+            gauges: Arc::clone(&gauges),
+            token,
+        };
+        for state in recovered {
+            // The receiver is at hand: this cannot fail.
+            let _ = events.send(Event::Begin(Box::new(state)));
+        }
+        let executing = executor::start(parts, waiting, events.clone());
+        let inner = Inner {
+            store,
+            definitions,
+            clock,
+            head: writer.head(),
+            stopped: writer.stopped(),
+            writer: Mutex::new(Some(writer)),
+            events,
+            watchers,
+            gauges,
+            shutting_down: AtomicBool::new(false),
+            closed: watch::channel(false).0,
+            tasks: Mutex::new(vec![writing, executing]),
+        };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// Submits a workflow; returns once the submission is durable.
+    ///
+    /// # Errors
+    /// [`SubmitError`]. `Refused(KeyUsed { same_body: true, .. })` is the answer to a repetition: that workflow.
+    ///
+    /// # Cancel safety
+    /// A dropped future takes nothing back: the submission may still become durable, and is driven then.
+    pub async fn submit(&self, submission: NewSubmission) -> Result<WorkflowState, SubmitError> {
+        if self.inner.shutting_down.load(Ordering::Relaxed) {
+            return Err(SubmitError::ShuttingDown);
+        }
+        let definition = self
+            .inner
+            .definitions
+            .newest(&submission.definition)
+            .ok_or_else(|| SubmitError::UnknownDefinition { definition: submission.definition.clone() })?;
+        let workflow = WorkflowId::new(self.inner.clock.now());
+        let submitted = Submitted {
+            definition: definition.name().clone(),
+            version: definition.version(),
+            fingerprint: definition.fingerprint(),
+            steps: definition.step_names().to_vec(),
+            effect: definition.effect(),
+            tenant: submission.tenant,
+            service: submission.service,
+            input: submission.input,
+            key: submission.key,
+            body_hash: submission.body_hash,
+            who: submission.who,
+            holds: submission.holds,
+            on_failure: submission.on_failure,
+        };
+        let append = Append {
+            workflow,
+            expected: Sequence(0),
+            token: self.inner.store.token(),
+            facts: vec![Fact::Submitted(submitted)],
+            quota: submission.quota,
+        };
+        let (reply, answer) = oneshot::channel();
+        let events = self.inner.events.clone();
+        let writer = self.writer().ok_or(SubmitError::ShuttingDown)?;
+        // Driving it does not depend on whether the client still waits.
+        let began = move |answer: Result<Vec<Entry>, AppendError>| {
+            let state = answer.map(|entries| {
+                let state = WorkflowState::begin(&entries[0]).expect("the store has admitted it");
+                let _ = events.send(Event::Begin(Box::new(state.clone())));
+                state
+            });
+            let _ = reply.send(state);
+        };
+        writer.submit(append, Box::new(began));
+        match answer.await {
+            Ok(Ok(state)) => Ok(state),
+            Ok(Err(AppendError::Refused(refusal))) => Err(refusal.into()),
+            Ok(Err(AppendError::Overloaded)) => Err(SubmitError::Overloaded),
+            Ok(Err(AppendError::Stopped(why))) => Err(SubmitError::Stopped { why: why.to_string() }),
+            Err(_) => Err(SubmitError::Stopped { why: self.why_stopped() }),
+        }
+    }
+
+    /// Stops the workflow after the attempt in hand and rolls it back; with `force` ends it at once, whatever is
+    /// left behind. Returns once that wish is durable.
+    ///
+    /// # Errors
+    /// [`ControlError`]
+    pub async fn cancel(&self, workflow: WorkflowId, who: Who, force: bool) -> Result<WorkflowState, ControlError> {
+        self.ask(workflow, Fact::CancelRequested { who, force }).await
+    }
+
+    /// Lets no further step start.
+    ///
+    /// # Errors
+    /// [`ControlError`]
+    pub async fn pause(&self, workflow: WorkflowId, who: Who) -> Result<WorkflowState, ControlError> {
+        self.ask(workflow, Fact::Paused { who }).await
+    }
+
+    /// Lets steps start again.
+    ///
+    /// # Errors
+    /// [`ControlError`]
+    pub async fn resume(&self, workflow: WorkflowId, who: Who) -> Result<WorkflowState, ControlError> {
+        self.ask(workflow, Fact::Resumed { who }).await
+    }
+
+    /// Lets a parked workflow go on, and a waiting one not wait.
+    ///
+    /// # Errors
+    /// [`ControlError`]
+    pub async fn retry(&self, workflow: WorkflowId, who: Who) -> Result<WorkflowState, ControlError> {
+        self.ask(workflow, Fact::RetryRequested { who }).await
+    }
+
+    async fn ask(&self, workflow: WorkflowId, fact: Fact) -> Result<WorkflowState, ControlError> {
+        if self.inner.shutting_down.load(Ordering::Relaxed) {
+            return Err(ControlError::ShuttingDown);
+        }
+        let (reply, answer): (Answer, _) = oneshot::channel();
+        if self.inner.events.send(Event::Ask { workflow, fact: fact.clone(), reply }).is_err() {
+            return Err(ControlError::Stopped { why: self.why_stopped() });
+        }
+        match answer.await {
+            // The executor knows active workflows only; a finished one has a better answer than "not found".
+            Ok(Err(ControlError::NotFound { .. })) => Err(self.not_active(workflow, &fact).await?),
+            Ok(answer) => answer,
+            Err(_) if self.inner.shutting_down.load(Ordering::Relaxed) => Err(ControlError::ShuttingDown),
+            Err(_) => Err(ControlError::Stopped { why: self.why_stopped() }),
+        }
+    }
+
+    async fn not_active(&self, workflow: WorkflowId, fact: &Fact) -> Result<ControlError, StoreError> {
+        Ok(match self.state(workflow).await? {
+            None => ControlError::NotFound { workflow },
+            Some(mut state) => match state.fold_fact(fact, self.inner.clock.now()) {
+                Err(illegal) => ControlError::NotNow { workflow, illegal },
+                Ok(()) => ControlError::NotNow {
+                    workflow,
+                    illegal: IllegalFact {
+                        fact: fact.name(),
+                        why: "this engine leaves the workflow alone: see its log, and start it again".to_owned(),
+                    },
+                },
+            },
+        })
+    }
+
+    /// The workflow as it is on the disk.
+    ///
+    /// # Errors
+    /// [`StoreError`] if it cannot be read.
+    pub async fn state(&self, workflow: WorkflowId) -> Result<Option<WorkflowState>, StoreError> {
+        let entries = self.entries(workflow).await?;
+        fold(&entries).map_err(|illegal| StoreError::Damaged {
+            place: format!("workflow {workflow}"),
+            detail: illegal.to_string(),
+        })
+    }
+
+    /// All entries of the workflow, in order; none if there is no such workflow.
+    ///
+    /// # Errors
+    /// [`StoreError`] if they cannot be read.
+    pub async fn entries(&self, workflow: WorkflowId) -> Result<Vec<Entry>, StoreError> {
+        self.read(move |store| store.workflow(workflow)).await
+    }
+
+    /// Reads the store where blocking is allowed.
+    ///
+    /// # Errors
+    /// Whatever `read` returns; [`StoreError::Stopped`] if it panicked.
+    pub async fn read<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&dyn Store) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let store = Arc::clone(&self.inner.store);
+        tokio::task::spawn_blocking(move || read(store.as_ref())).await.unwrap_or(Err(StoreError::Stopped))
+    }
+
+    /// The store, for reading. Its methods may block.
+    #[must_use]
+    pub fn store(&self) -> &Arc<dyn Store> {
+        &self.inner.store
+    }
+
+    /// Returns once the workflow has entries after `seen`, or the engine has stopped.
+    pub async fn grown(&self, workflow: WorkflowId, seen: Sequence) {
+        // Registered before it is looked: nothing is missed in between.
+        let mut growth = self.inner.watchers.watch(workflow);
+        let known = self.entries(workflow).await.ok().and_then(|entries| entries.last().map(|entry| entry.sequence));
+        if known.is_some_and(|known| known > seen) {
+            return;
+        }
+        let (mut stopped, mut closed) = (self.inner.stopped.clone(), self.inner.closed.subscribe());
+        tokio::select! {
+            _ = growth.wait_for(|sequence| *sequence > seen) => {}
+            _ = stopped.wait_for(Option::is_some) => {}
+            _ = closed.wait_for(|closed| *closed) => {}
+        }
+    }
+
+    /// Returns once the workflow is finished or parked, or the engine has stopped; with its state then.
+    ///
+    /// # Errors
+    /// [`ControlError`] if there is no such workflow, or the engine has stopped.
+    pub async fn settled(&self, workflow: WorkflowId) -> Result<WorkflowState, ControlError> {
+        loop {
+            let state = self.state(workflow).await?.ok_or(ControlError::NotFound { workflow })?;
+            if matches!(state.phase(), Phase::Finished { .. } | Phase::Parked { .. }) {
+                return Ok(state);
+            }
+            if *self.inner.closed.borrow() {
+                return Err(ControlError::ShuttingDown);
+            }
+            if self.inner.stopped.borrow().is_some() {
+                return Err(ControlError::Stopped { why: self.why_stopped() });
+            }
+            self.grown(workflow, state.sequence()).await;
+        }
+    }
+
+    /// The last durable commit.
+    #[must_use]
+    pub fn commits(&self) -> watch::Receiver<CommitNumber> {
+        self.inner.head.clone()
+    }
+
+    /// How the engine is.
+    #[must_use]
+    pub fn health(&self) -> Health {
+        Health {
+            stopped: self.inner.stopped.borrow().as_ref().map(ToString::to_string),
+            shutting_down: self.inner.shutting_down.load(Ordering::Relaxed),
+            unrecoverable: self.inner.watchers.all_unrecoverable(),
+            active: self.inner.gauges.active.load(Ordering::Relaxed),
+            in_flight: self.inner.gauges.in_flight.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Returns, with the reason, once the journal has stopped after a failed write or sync: the process has to exit,
+    /// non-zero. Never returns as long as it has not.
+    pub async fn stopped(&self) -> String {
+        let mut stopped = self.inner.stopped.clone();
+        if stopped.wait_for(Option::is_some).await.is_err() && stopped.borrow().is_none() {
+            // The writer has ended without a fault: a shutdown.
+            std::future::pending::<()>().await;
+        }
+        self.why_stopped()
+    }
+
+    /// Keeps `projection` in step with the journal from here on.
+    pub fn project(&self, projection: Box<dyn Projection>) {
+        let task = projector::start(
+            Arc::clone(&self.inner.store),
+            self.inner.head.clone(),
+            self.inner.closed.subscribe(),
+            projection,
+        );
+        self.inner.tasks.lock().unwrap_or_else(PoisonError::into_inner).push(task);
+    }
+
+    /// Accepts nothing more, starts nothing more, lets what is in hand finish within `grace`, brings the views up to
+    /// date and closes the store. What did not finish is what a crash would have left.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the store could not be closed.
+    pub async fn shutdown(&self, grace: Duration) -> Result<(), StoreError> {
+        self.inner.shutting_down.store(true, Ordering::Relaxed);
+        let (reply, done) = oneshot::channel();
+        if self.inner.events.send(Event::Shutdown { grace, reply }).is_ok() {
+            // An error means that the executor has ended already.
+            let _ = done.await;
+        }
+        // The writer ends when nobody can append any more.
+        drop(self.inner.writer.lock().unwrap_or_else(PoisonError::into_inner).take());
+        self.inner.closed.send_replace(true);
+        let tasks = std::mem::take(&mut *self.inner.tasks.lock().unwrap_or_else(PoisonError::into_inner));
+        for task in tasks {
+            if let Err(error) = task.await {
+                tracing::error!(%error, "a task of the engine's has panicked");
+            }
+        }
+        self.read(|store| store.close()).await
+    }
+
+    fn writer(&self) -> Option<Writer> {
+        self.inner.writer.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn why_stopped(&self) -> String {
+        self.inner.stopped.borrow().as_ref().map_or_else(|| "the engine has shut down".to_owned(), ToString::to_string)
+    }
+}
+
+/// Who waits for which workflow to grow.
+#[derive(Default)]
+pub(crate) struct Watchers {
+    growth: Mutex<HashMap<WorkflowId, watch::Sender<Sequence>>>,
+    unrecoverable: Mutex<Vec<(WorkflowId, String)>>,
+}
+
+impl Watchers {
+    fn watch(&self, workflow: WorkflowId) -> watch::Receiver<Sequence> {
+        let mut growth = self.growth.lock().unwrap_or_else(PoisonError::into_inner);
+        // Those whom nobody watches any more go when somebody new comes: the map is as large as its use.
+        growth.retain(|_, sender| sender.receiver_count() > 0);
+        growth.entry(workflow).or_insert_with(|| watch::channel(Sequence(0)).0).subscribe()
+    }
+
+    pub(crate) fn grown(&self, workflow: WorkflowId, sequence: Sequence) {
+        let growth = self.growth.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(sender) = growth.get(&workflow) {
+            sender.send_replace(sequence);
+        }
+    }
+
+    pub(crate) fn unrecoverable(&self, workflow: WorkflowId, why: String) {
+        self.unrecoverable.lock().unwrap_or_else(PoisonError::into_inner).push((workflow, why));
+    }
+
+    fn all_unrecoverable(&self) -> Vec<(WorkflowId, String)> {
+        self.unrecoverable.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}

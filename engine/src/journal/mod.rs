@@ -1,0 +1,3 @@
+//! The journal: how entries become durable.
+
+pub(crate) mod writer;

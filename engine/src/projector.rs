@@ -1,0 +1,167 @@
+//! Keeps views in step with the journal: each from its own durable cursor, in journal order.
+//!
+//! - A view's cursor moves after its writes, never before: a crash repeats writes, and every write is idempotent.
+//! - A view that cannot be written stops nobody: it is tried again, and catches up.
+//! - Views lag behind the journal, never lead it.
+
+use std::{collections::HashMap, io, sync::Arc, time::Duration};
+
+use tokio::{sync::watch, task::JoinHandle};
+
+use crate::{
+    entry::{Commit, Entry},
+    ids::{CommitNumber, WorkflowId},
+    state::{Phase, WorkflowState, fold},
+    store::Store,
+};
+
+/// Commits taken at once: the cursor moves after each batch.
+const BATCH: usize = 256;
+/// The longest wait before a view that could not be written is tried again.
+const RETRY_MAX: Duration = Duration::from_secs(10);
+
+/// A view made from entries. All methods may block; they are called where that is allowed.
+pub trait Projection: Send + 'static {
+    /// What it is called in logs.
+    fn name(&self) -> &'static str;
+
+    /// The last commit that it has taken in, durably; 0 if it has to begin anew.
+    ///
+    /// # Errors
+    /// If that cannot be read.
+    fn cursor(&mut self) -> io::Result<CommitNumber>;
+
+    /// Takes in one entry. `state` is the workflow's after it. May be called again for entries taken in before.
+    ///
+    /// # Errors
+    /// If the view cannot be written: it is begun again from its cursor.
+    fn project(&mut self, entry: &Entry, state: &WorkflowState) -> io::Result<()>;
+
+    /// Everything up to `number` was taken in: makes that durable, then moves the cursor.
+    ///
+    /// # Errors
+    /// If the view cannot be written: it is begun again from its cursor.
+    fn commit(&mut self, number: CommitNumber, store: &dyn Store) -> io::Result<()>;
+}
+
+/// Brings `projection` up to the journal's last commit and returns its number. For views that are rebuilt while no
+/// engine runs.
+///
+/// # Errors
+/// If the view cannot be written, or the journal not be read.
+pub fn catch_up(store: &dyn Store, projection: &mut dyn Projection) -> io::Result<CommitNumber> {
+    let mut states = States::default();
+    let mut at = projection.cursor()?;
+    loop {
+        let commits = store.commits(at, BATCH).map_err(io::Error::other)?;
+        let Some(last) = commits.last() else { return Ok(at) };
+        at = last.number;
+        states.take_in(&commits, store, projection)?;
+        projection.commit(at, store)?;
+    }
+}
+
+/// Starts the task that keeps `projection` in step until `closed`, and then once more up to the end.
+pub(crate) fn start(
+    store: Arc<dyn Store>,
+    mut head: watch::Receiver<CommitNumber>,
+    mut closed: watch::Receiver<bool>,
+    projection: Box<dyn Projection>,
+) -> JoinHandle<()> {
+    tokio::spawn(async move {
+        let name = projection.name();
+        let mut projection = Some((projection, States::default()));
+        let mut delay = Duration::from_millis(100);
+        loop {
+            let closing = *closed.borrow();
+            let seen = *head.borrow_and_update();
+            let (Some((mut view, mut states)), store) = (projection.take(), Arc::clone(&store)) else { return };
+            let done = tokio::task::spawn_blocking(move || {
+                let result = advance(store.as_ref(), view.as_mut(), &mut states, seen);
+                (result, view, states)
+            })
+            .await;
+            let Ok((result, view, states)) = done else {
+                tracing::error!(view = name, "the view has panicked; it is behind until the next start");
+                return;
+            };
+            let failed = result.is_err();
+            if let Err(error) = result {
+                tracing::warn!(view = name, %error, "the view cannot be written; it is tried again");
+            }
+            // After a fault it begins again from its cursor, with states of its own.
+            projection = Some((view, if failed { States::default() } else { states }));
+            if closing {
+                return;
+            }
+            let more = async {
+                if failed {
+                    tokio::time::sleep(delay).await;
+                } else if head.changed().await.is_err() {
+                    std::future::pending::<()>().await;
+                }
+            };
+            tokio::select! {
+                () = more => {}
+                _ = closed.wait_for(|closed| *closed) => {}
+            }
+            delay = if failed { (delay * 2).min(RETRY_MAX) } else { Duration::from_millis(100) };
+        }
+    })
+}
+
+fn advance(store: &dyn Store, view: &mut dyn Projection, states: &mut States, until: CommitNumber) -> io::Result<()> {
+    let mut at = match states.at {
+        Some(at) => at,
+        None => view.cursor()?,
+    };
+    while at < until {
+        let commits = store.commits(at, BATCH).map_err(io::Error::other)?;
+        let Some(last) = commits.last() else { break };
+        at = last.number;
+        states.take_in(&commits, store, view)?;
+        view.commit(at, store)?;
+    }
+    states.at = Some(at);
+    Ok(())
+}
+
+/// The states of the workflows that are not finished, as of the entries taken in.
+#[derive(Default)]
+struct States {
+    at: Option<CommitNumber>,
+    live: HashMap<WorkflowId, WorkflowState>,
+}
+
+impl States {
+    fn take_in(&mut self, commits: &[Commit], store: &dyn Store, view: &mut dyn Projection) -> io::Result<()> {
+        for entry in commits.iter().flat_map(|commit| &commit.entries) {
+            let state = self.after(entry, store)?;
+            view.project(entry, state)?;
+            if matches!(state.phase(), Phase::Finished { .. }) {
+                self.live.remove(&entry.workflow);
+            }
+        }
+        Ok(())
+    }
+
+    /// The state of the entry's workflow after it.
+    fn after(&mut self, entry: &Entry, store: &dyn Store) -> io::Result<&WorkflowState> {
+        use std::collections::hash_map::Entry as Place;
+        match self.live.entry(entry.workflow) {
+            Place::Occupied(place) => {
+                let state = place.into_mut();
+                state.fold(entry).map_err(io::Error::other)?;
+                Ok(state)
+            }
+            Place::Vacant(place) => {
+                // Begun before the cursor: replayed up to here.
+                let entries = store.workflow(entry.workflow).map_err(io::Error::other)?;
+                let before = entries.iter().take_while(|earlier| earlier.sequence <= entry.sequence);
+                let state = fold(before).map_err(io::Error::other)?;
+                let state = state.ok_or_else(|| io::Error::other("an entry of a workflow that has none"))?;
+                Ok(place.insert(state))
+            }
+        }
+    }
+}
