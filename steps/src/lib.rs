@@ -9,6 +9,8 @@ pub mod names;
 pub mod quantity;
 #[cfg(feature = "cluster")]
 pub mod render;
+pub mod records;
+pub mod report;
 pub mod request;
 #[cfg(feature = "cluster")]
 pub mod settings;
