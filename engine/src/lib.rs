@@ -15,6 +15,8 @@ mod ids;
 mod fact;
 mod entry;
 mod state;
+#[cfg(test)]
+mod state_space;
 mod decide;
 mod definition;
 mod step;

@@ -309,6 +309,8 @@ impl WorkflowState {
         progress.uncertain = false;
         progress.error = None;
         self.phase = if step + 1 == self.progress.len() {
+            // There is no step left that a pause could keep from starting.
+            self.paused = false;
             Phase::Complete
         } else {
             Phase::Ready { step: step + 1, attempt: Attempt(1), not_before: None }
@@ -333,6 +335,9 @@ impl WorkflowState {
         if !self.is(step, name) || running != attempt {
             return Err(self.misplaced(fact));
         }
+        if error.class == ErrorClass::Permanent && retry_at.is_some() {
+            return Err(illegal(fact, "what can never succeed has no retry time"));
+        }
         let progress = &mut self.progress[step];
         progress.error = Some(error.clone());
         progress.ended = Some(time);
@@ -343,9 +348,6 @@ impl WorkflowState {
             }
             (ErrorClass::Transient, Some(_)) if !self.cancelled => {
                 self.phase = Phase::Ready { step, attempt: attempt.next(), not_before: retry_at };
-            }
-            (ErrorClass::Permanent, Some(_)) => {
-                return Err(illegal(fact, "what can never succeed has no retry time"));
             }
             (ErrorClass::Transient | ErrorClass::Permanent, _) => self.fail(step, error),
         }
@@ -500,6 +502,7 @@ impl WorkflowState {
         }
         if force {
             self.cancelled = true;
+            self.paused = false;
             self.phase = Phase::Forced;
             return Ok(());
         }
@@ -635,6 +638,7 @@ impl WorkflowState {
 
     /// The step failed for good: roll back, or park if the request says so.
     fn fail(&mut self, step: usize, error: &Failure) {
+        self.paused = false;
         if self.cancelled {
             return self.roll_back_from(step);
         }
