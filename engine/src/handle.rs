@@ -391,27 +391,22 @@ impl Engine {
     /// Returns once the workflow has entries after `seen`, or the engine has stopped.
     pub async fn grown(&self, workflow: WorkflowId, seen: Sequence) {
         // Registered before it is looked: nothing is missed in between.
-        let mut growth = self.inner.watchers.watch(workflow);
+        let mut watched = self.inner.watchers.watch(workflow);
         let known = self.entries(workflow).await.ok().and_then(|entries| entries.last().map(|entry| entry.sequence));
-        if known.is_some_and(|known| known > seen) {
-            return;
-        }
-        let (mut stopped, mut closed) = (self.inner.stopped.clone(), self.inner.closed.subscribe());
-        tokio::select! {
-            _ = growth.wait_for(|sequence| *sequence > seen) => {}
-            _ = stopped.wait_for(Option::is_some) => {}
-            _ = closed.wait_for(|closed| *closed) => {}
+        if known.is_none_or(|known| known <= seen) {
+            self.until(&mut watched, |growth| growth.sequence > seen).await;
         }
     }
 
-    /// Returns once the workflow is finished or parked, or the engine has stopped; with its state then.
+    /// Returns once the workflow is finished or parked; with its state then.
     ///
     /// # Errors
     /// [`ControlError`] if there is no such workflow, or the engine has stopped.
     pub async fn settled(&self, workflow: WorkflowId) -> Result<WorkflowState, ControlError> {
+        let mut watched = self.inner.watchers.watch(workflow);
         loop {
             let state = self.state(workflow).await?.ok_or(ControlError::NotFound { workflow })?;
-            if matches!(state.phase(), Phase::Finished { .. } | Phase::Parked { .. }) {
+            if is_settled(&state) {
                 return Ok(state);
             }
             if *self.inner.closed.borrow() {
@@ -420,7 +415,17 @@ impl Engine {
             if self.inner.stopped.borrow().is_some() {
                 return Err(ControlError::Stopped { why: self.why_stopped() });
             }
-            self.grown(workflow, state.sequence()).await;
+            self.until(&mut watched, |growth| growth.settled && growth.sequence > state.sequence()).await;
+        }
+    }
+
+    /// Returns once the workflow's growth is as wanted, or the engine has stopped.
+    async fn until(&self, watched: &mut Watched, wanted: impl FnMut(&Growth) -> bool) {
+        let (mut stopped, mut closed) = (self.inner.stopped.clone(), self.inner.closed.subscribe());
+        tokio::select! {
+            _ = watched.growth.wait_for(wanted) => {}
+            _ = stopped.wait_for(Option::is_some) => {}
+            _ = closed.wait_for(|closed| *closed) => {}
         }
     }
 
@@ -497,25 +502,53 @@ impl Engine {
     }
 }
 
-/// Who waits for which workflow to grow.
+/// Finished, or waiting for a person.
+fn is_settled(state: &WorkflowState) -> bool {
+    matches!(state.phase(), Phase::Finished { .. } | Phase::Parked { .. })
+}
+
+/// Who waits for which workflow to grow. As large as its use: a workflow that nobody watches has no place here.
 #[derive(Default)]
 pub(crate) struct Watchers {
-    growth: Mutex<HashMap<WorkflowId, watch::Sender<Sequence>>>,
+    growth: Mutex<HashMap<WorkflowId, watch::Sender<Growth>>>,
     unrecoverable: Mutex<Vec<(WorkflowId, String)>>,
 }
 
+/// How far a workflow is.
+#[derive(Clone, Copy, Default)]
+struct Growth {
+    sequence: Sequence,
+    settled: bool,
+}
+
+/// One who watches a workflow.
+struct Watched {
+    workflow: WorkflowId,
+    growth: watch::Receiver<Growth>,
+    watchers: Arc<Watchers>,
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        let mut growth = self.watchers.growth.lock().unwrap_or_else(PoisonError::into_inner);
+        if growth.get(&self.workflow).is_some_and(|sender| sender.receiver_count() <= 1) {
+            growth.remove(&self.workflow);
+        }
+    }
+}
+
 impl Watchers {
-    fn watch(&self, workflow: WorkflowId) -> watch::Receiver<Sequence> {
+    fn watch(self: &Arc<Self>, workflow: WorkflowId) -> Watched {
         let mut growth = self.growth.lock().unwrap_or_else(PoisonError::into_inner);
-        // Those whom nobody watches any more go when somebody new comes: the map is as large as its use.
-        growth.retain(|_, sender| sender.receiver_count() > 0);
-        growth.entry(workflow).or_insert_with(|| watch::channel(Sequence(0)).0).subscribe()
+        let sender = growth.entry(workflow).or_insert_with(|| watch::channel(Growth::default()).0);
+        Watched { workflow, growth: sender.subscribe(), watchers: Arc::clone(self) }
     }
 
-    pub(crate) fn grown(&self, workflow: WorkflowId, sequence: Sequence) {
+    /// The workflow has got this far, durably.
+    pub(crate) fn grown(&self, state: &WorkflowState) {
         let growth = self.growth.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(sender) = growth.get(&workflow) {
-            sender.send_replace(sequence);
+        if let Some(sender) = growth.get(&state.id()) {
+            sender.send_replace(Growth { sequence: state.sequence(), settled: is_settled(state) });
         }
     }
 

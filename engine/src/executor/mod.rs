@@ -259,7 +259,7 @@ impl Executor {
             let _ = reply.send(Ok(state.clone()));
         }
         let finished = state.outcome().is_some();
-        self.parts.watchers.grown(workflow, state.sequence());
+        self.parts.watchers.grown(state);
         match (kept, next) {
             (Some(attempting), _) => match attempting.ended {
                 Some(ended) => live.hand = Hand::Ended(ended),
