@@ -7,6 +7,7 @@
 
 mod attempt;
 mod limits;
+mod plan;
 
 use std::{
     cmp::Reverse,
@@ -25,10 +26,9 @@ use tokio::{
 
 use crate::{
     clock::Clock,
-    decide::{Command, decide},
-    definition::{Definition, Registry},
+    definition::Registry,
     entry::Entry,
-    fact::{Fact, Outcome, ParkReason},
+    fact::Fact,
     handle::{ControlError, Watchers},
     ids::{FencingToken, StepName, Timestamp, WorkflowId},
     journal::writer::{AppendError, Writer},
@@ -39,6 +39,7 @@ use crate::{
 use attempt::{Ended, Work};
 pub use limits::Limits;
 use limits::Turns;
+use plan::Plan;
 
 /// The longest that the executor sleeps: a clock that was set back delays nothing by more than this.
 const SLEEP_MAX: Duration = Duration::from_secs(30);
@@ -539,68 +540,6 @@ impl Executor {
             }
         }
         self.live.clear();
-    }
-}
-
-/// What one turn of a workflow comes to.
-struct Plan {
-    state: WorkflowState,
-    facts: Vec<Fact>,
-    next: Option<Work>,
-    wait: Option<Timestamp>,
-    now: Timestamp,
-}
-
-impl Plan {
-    fn push(&mut self, fact: Fact) -> Result<(), crate::state::IllegalFact> {
-        self.state.fold_fact(&fact, self.now)?;
-        self.facts.push(fact);
-        Ok(())
-    }
-
-    fn own(&mut self, fact: Fact) {
-        self.push(fact).expect("what `decide` says may follow");
-    }
-
-    /// Follows `decide` until something has to be waited for.
-    fn proceed(&mut self, definition: Option<&Definition>) {
-        loop {
-            let command = decide(&self.state, self.now);
-            if definition.is_none() && !matches!(command, Command::Nothing | Command::Finish { .. }) {
-                self.own(Fact::Parked { reason: attempt::unknown_definition(&self.state) });
-                return;
-            }
-            match command {
-                Command::RunStep { step, attempt } => {
-                    self.own(Fact::AttemptStarted { step: self.state.steps()[step].clone(), attempt });
-                    return self.next = Some(Work::Run { step, attempt });
-                }
-                Command::Probe { step, attempt } => return self.next = Some(Work::Probe { step, attempt }),
-                Command::Compensate { step, attempt } => {
-                    if attempt::compensation_is_exhausted(&self.state, step, attempt) {
-                        self.own(Fact::Parked { reason: ParkReason::CompensationFailing });
-                        return;
-                    }
-                    self.own(Fact::CompensationStarted { step: self.state.steps()[step].clone(), attempt });
-                    return self.next = Some(Work::Compensate { step, attempt });
-                }
-                Command::CheckResidue { attempt } => return self.next = Some(Work::CheckResidue { attempt }),
-                // A forced end says what it leaves behind, as far as that can be seen.
-                Command::Finish { outcome: Outcome::Cancelled } if definition.is_some() => {
-                    return self.next = Some(Work::LastLook);
-                }
-                Command::Finish { outcome } => {
-                    let residue = match outcome {
-                        Outcome::Cancelled => vec!["unknown, this build has no definition to look with".to_owned()],
-                        Outcome::Succeeded | Outcome::Failed => Vec::new(),
-                    };
-                    self.own(Fact::Finished { outcome, residue });
-                }
-                Command::Park { reason } => self.own(Fact::Parked { reason }),
-                Command::WaitUntil(at) => return self.wait = Some(at),
-                Command::Nothing => return,
-            }
-        }
     }
 }
 
