@@ -6,6 +6,7 @@
 use std::{fmt, sync::Arc};
 
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 use uuid::Uuid;
 
 /// A workflow's id: a UUIDv7, so that ids sort by the time of their submission.
@@ -307,8 +308,8 @@ impl Json {
     /// # Errors
     /// [`JsonError`] if it is too long, or no JSON.
     pub fn parse(bytes: &[u8]) -> Result<Self, JsonError> {
-        serde_json::from_slice::<serde::de::IgnoredAny>(bytes)?;
-        Self::checked(bytes.to_vec())
+        let text: &RawValue = serde_json::from_slice(bytes)?;
+        Self::checked(without_space(text.get()))
     }
 
     fn checked(bytes: Vec<u8>) -> Result<Self, JsonError> {
@@ -356,16 +357,63 @@ impl fmt::Debug for Json {
     }
 }
 
+/// `text`, which is JSON, on one line and without space between its tokens: an export has a commit a line.
+fn without_space(text: &str) -> Vec<u8> {
+    let mut kept = Vec::with_capacity(text.len());
+    let (mut in_string, mut escaped) = (false, false);
+    for byte in text.bytes() {
+        if in_string {
+            in_string = escaped || byte != b'"';
+            escaped = !escaped && byte == b'\\';
+        } else if byte.is_ascii_whitespace() {
+            continue;
+        } else {
+            in_string = byte == b'"';
+        }
+        kept.push(byte);
+    }
+    kept
+}
+
+// In JSON the text itself, byte for byte: an export must give the hashes that the journal has. In bincode its bytes.
 impl Serialize for Json {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        self.value().serialize(serializer)
+        if serializer.is_human_readable() {
+            let text: &RawValue = serde_json::from_slice(&self.0).map_err(serde::ser::Error::custom)?;
+            text.serialize(serializer)
+        } else {
+            serializer.serialize_bytes(&self.0)
+        }
     }
 }
 
+// Inside of an internally tagged enum serde has parsed the value before it comes here, and its text is lost:
+// `entry.rs` puts the text back where hashes depend on it.
 impl<'de> Deserialize<'de> for Json {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let value = serde_json::Value::deserialize(deserializer)?;
-        Self::of(&value).map_err(serde::de::Error::custom)
+        struct Bytes;
+        impl<'de> serde::de::Visitor<'de> for Bytes {
+            type Value = Vec<u8>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("the bytes of a JSON text")
+            }
+
+            fn visit_bytes<E: serde::de::Error>(self, bytes: &[u8]) -> Result<Vec<u8>, E> {
+                Ok(bytes.to_vec())
+            }
+
+            fn visit_byte_buf<E: serde::de::Error>(self, bytes: Vec<u8>) -> Result<Vec<u8>, E> {
+                Ok(bytes)
+            }
+        }
+
+        if deserializer.is_human_readable() {
+            let value = serde_json::Value::deserialize(deserializer)?;
+            Self::of(&value).map_err(serde::de::Error::custom)
+        } else {
+            deserializer.deserialize_byte_buf(Bytes).map(Self::from_journal)
+        }
     }
 }
 
@@ -392,5 +440,14 @@ mod tests {
     fn json_longer_than_the_journal_takes_is_refused() {
         assert!(matches!(Json::of(&"x".repeat(Json::BYTES_MAX)), Err(JsonError::TooLong { .. })));
         assert!(Json::parse(b"{").is_err());
+        assert!(Json::parse(b"\"\xff\"").is_err());
+    }
+
+    #[test]
+    fn parsed_json_loses_the_space_between_its_tokens_and_nothing_else() {
+        let json =
+            Json::parse(b" { \"a b\" :\n[1.50, \"\\\" \\\\\" , 12345678901234567890123] } ").expect("it is JSON");
+        assert_eq!(json.as_bytes(), b"{\"a b\":[1.50,\"\\\" \\\\\",12345678901234567890123]}");
+        assert_eq!(serde_json::to_string(&json).expect("it is JSON").as_bytes(), json.as_bytes());
     }
 }

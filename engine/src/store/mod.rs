@@ -6,6 +6,18 @@
 //!
 //! [`MemoryStore`] keeps one copy, in memory; [`DurableStore`] keeps two, the commit log and sled, that heal each other.
 
+mod memory;
+mod reading;
+
+#[cfg(test)]
+mod samples;
+#[cfg(test)]
+mod suite;
+
+pub use memory::MemoryStore;
+
+pub use crate::journal::chain::{BadPlace, Verified, Verifier, verify};
+
 use std::{io, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -174,6 +186,14 @@ pub enum Refusal {
         /// What may be held.
         limit: u64,
     },
+    /// Too little free space for a new workflow. Those that run go on.
+    #[error("{free_bytes} bytes are free for the journal, new workflows need {floor_bytes}: make room")]
+    DiskFull {
+        /// What is free.
+        free_bytes: u64,
+        /// The least that a new workflow needs.
+        floor_bytes: u64,
+    },
 }
 
 /// Why the store cannot go on.
@@ -222,14 +242,6 @@ pub enum StoreError {
     /// A write or sync failed before: what is on disk is unknown until the next start.
     #[error("the journal was stopped by an earlier fault: start cairn again")]
     Stopped,
-    /// Too little free space for new submissions.
-    #[error("less than {floor_bytes} bytes are free under {}: make room; what runs goes on", path.display())]
-    DiskFull {
-        /// Where.
-        path: PathBuf,
-        /// The least that submissions need.
-        floor_bytes: u64,
-    },
 }
 
 /// Which workflows to list.
