@@ -4,6 +4,10 @@
 
 pub mod addresses;
 #[cfg(feature = "cluster")]
+pub mod cluster;
+#[cfg(feature = "cluster")]
+pub mod create;
+#[cfg(feature = "cluster")]
 pub mod gitlab;
 pub mod names;
 pub mod quantity;

@@ -227,9 +227,7 @@ fn request(record: &ServiceRecord) -> Option<Request> {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use cairn_engine::{
-        Attempt, Entry, Fact, FencingToken, Hash, Json, OnFailure, Sequence, Submitted, fold,
-    };
+    use cairn_engine::{Attempt, Entry, Fact, FencingToken, Hash, Json, OnFailure, Sequence, Submitted, fold};
     use serde_json::json;
 
     use super::*;

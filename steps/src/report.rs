@@ -239,9 +239,7 @@ fn failure_result(state: &WorkflowState, place: Option<usize>) -> Value {
         .collect();
     let left = match state.phase() {
         cairn_engine::Phase::Finished { residue, .. } => Some(residue.clone()),
-        cairn_engine::Phase::Parked {
-            reason: cairn_engine::ParkReason::Residue { left }, ..
-        } => Some(left.clone()),
+        cairn_engine::Phase::Parked { reason: cairn_engine::ParkReason::Residue { left }, .. } => Some(left.clone()),
         _ => None,
     };
     json!({

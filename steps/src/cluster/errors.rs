@@ -1,0 +1,222 @@
+//! Which answer of a Kubernetes API server means which class of error (C13): one table, and nobody else decides.
+//!
+//! What an answer means depends on what was asked. A lost answer to a read means nothing happened; a lost answer to a write
+//! means that nobody knows.
+
+use std::time::Duration;
+
+use cairn_engine::{ErrorClass, StepError};
+use kube::core::Status;
+
+/// What was asked of the server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Asked {
+    /// Something that changes nothing.
+    Read,
+    /// Something that may have been done although no answer came.
+    Write,
+}
+
+impl Asked {
+    /// The class of an error that leaves open whether the request was executed.
+    fn unanswered(self) -> ErrorClass {
+        match self {
+            Self::Read => ErrorClass::Transient,
+            Self::Write => ErrorClass::Unknown,
+        }
+    }
+}
+
+/// The error of a step for what the server (or the way to it) answered while `doing` something.
+#[must_use]
+pub fn step_error(asked: Asked, doing: &str, error: &kube::Error) -> StepError {
+    match error {
+        kube::Error::Api(status) => of_status(asked, doing, status),
+        kube::Error::BuildRequest(_) | kube::Error::HttpError(_) => {
+            StepError::permanent(format!("cannot {doing}: the request cannot be made: {}", chain(error)))
+        }
+        kube::Error::Auth(_) => {
+            StepError::transient(format!("cannot {doing}: no credentials for the cluster: {}", chain(error)))
+        }
+        _ if never_sent(error) => {
+            StepError::transient(format!("cannot {doing}: the cluster cannot be reached: {}", chain(error)))
+        }
+        _ => StepError::new(asked.unanswered(), format!("cannot {doing}: no usable answer: {}", chain(error))),
+    }
+}
+
+/// The table. Kubernetes' `reason` comes before the status code, which several reasons share.
+fn of_status(asked: Asked, doing: &str, status: &Status) -> StepError {
+    let (class, advice) = match (status.code, status.reason.as_str()) {
+        // Not executed.
+        (429, _) | (_, "TooManyRequests") => (ErrorClass::Transient, ""),
+        (_, "ServerTimeout") | (503, _) => (ErrorClass::Transient, ""),
+        (401, _) => (ErrorClass::Transient, ": the cluster does not accept the credentials"),
+        // A stale version: read again, plan again, try again.
+        (410, _) => (ErrorClass::Transient, ""),
+        (409, _) if has_cause(status, "FieldManagerConflict") => {
+            (ErrorClass::Permanent, ": others own these fields; they are not taken from them")
+        }
+        (409, "AlreadyExists") => (ErrorClass::Transient, ""),
+        (409, _) => (ErrorClass::Transient, ""),
+        (403, _) if has_cause(status, "NamespaceTerminating") => {
+            (ErrorClass::Transient, ": its namespace is being deleted")
+        }
+        (403, _) if status.message.contains("exceeded quota") => {
+            (ErrorClass::Permanent, ": the namespace's ResourceQuota is too small; ask for less, or for a larger quota")
+        }
+        (403, _) => (ErrorClass::Permanent, ": the engine lacks the right; the operator must grant it"),
+        (404, _) => (ErrorClass::Permanent, ""),
+        // Executed or not, nobody knows.
+        (504, _) | (_, "Timeout") | (500, _) => (asked.unanswered(), ""),
+        (500..=599, _) => (asked.unanswered(), ""),
+        // 400, 405, 406, 413, 415, 422 and whatever else the server finds wrong with the request: it stays wrong.
+        _ => (ErrorClass::Permanent, ""),
+    };
+    let mut error =
+        StepError::new(class, format!("cannot {doing}: {}{advice}", words(status))).with_evidence(causes(status));
+    if let Some(delay) = retry_after(status) {
+        error = error.with_retry_after(delay);
+    }
+    error
+}
+
+fn has_cause(status: &Status, reason: &str) -> bool {
+    status.details.as_ref().is_some_and(|details| details.causes.iter().any(|cause| cause.reason == reason))
+}
+
+fn words(status: &Status) -> String {
+    let message = status.message.trim();
+    if message.is_empty() {
+        format!("the cluster answers {} {}", status.code, status.reason)
+    } else {
+        message.to_owned()
+    }
+}
+
+/// The fields that the server complains about, or the owners of fields: one line each.
+fn causes(status: &Status) -> Vec<String> {
+    let causes = status.details.iter().flat_map(|details| &details.causes);
+    causes.map(|cause| format!("{}: {}", cause.field, cause.message)).collect()
+}
+
+fn retry_after(status: &Status) -> Option<Duration> {
+    let seconds = status.details.as_ref()?.retry_after_seconds;
+    (seconds > 0).then(|| Duration::from_secs(seconds.into()))
+}
+
+/// Whether no byte of the request can have reached a server.
+fn never_sent(error: &kube::Error) -> bool {
+    let mut source: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = source {
+        if error.downcast_ref::<hyper_util::client::legacy::Error>().is_some_and(|error| error.is_connect()) {
+            return true;
+        }
+        if error
+            .downcast_ref::<std::io::Error>()
+            .is_some_and(|error| error.kind() == std::io::ErrorKind::ConnectionRefused)
+        {
+            return true;
+        }
+        source = error.source();
+    }
+    false
+}
+
+/// The error with its causes, each told once: kube's errors quote the one below them.
+fn chain(error: &kube::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        let words = cause.to_string();
+        if !text.contains(&words) {
+            text.push_str(": ");
+            text.push_str(&words);
+        }
+        source = cause.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn class(asked: Asked, code: u16, reason: &str, cause: &str) -> ErrorClass {
+        answer(asked, code, reason, cause, "").failure.class
+    }
+
+    fn answer(asked: Asked, code: u16, reason: &str, cause: &str, message: &str) -> StepError {
+        let causes = if cause.is_empty() {
+            json!([])
+        } else {
+            json!([{"reason": cause, "field": ".spec", "message": "owned by kubectl"}])
+        };
+        let status: Status = serde_json::from_value(json!({
+            "code": code, "reason": reason, "message": message, "details": {"causes": causes, "retryAfterSeconds": if code == 429 { 7 } else { 0 }}
+        }))
+        .expect("a status");
+        step_error(asked, "apply StatefulSet/elasticsearch", &kube::Error::Api(status.boxed()))
+    }
+
+    #[test]
+    fn every_row_of_the_table_has_its_class() {
+        use ErrorClass::{Permanent, Transient, Unknown};
+        for (code, reason, cause, read, write) in [
+            (429, "TooManyRequests", "", Transient, Transient),
+            (500, "ServerTimeout", "", Transient, Transient),
+            (504, "Timeout", "", Transient, Unknown),
+            (500, "InternalError", "", Transient, Unknown),
+            (502, "", "", Transient, Unknown),
+            (503, "ServiceUnavailable", "", Transient, Transient),
+            (409, "AlreadyExists", "", Transient, Transient),
+            (409, "Conflict", "", Transient, Transient),
+            (409, "Conflict", "FieldManagerConflict", Permanent, Permanent),
+            (410, "Expired", "", Transient, Transient),
+            (401, "Unauthorized", "", Transient, Transient),
+            (403, "Forbidden", "NamespaceTerminating", Transient, Transient),
+            (403, "Forbidden", "", Permanent, Permanent),
+            (404, "NotFound", "", Permanent, Permanent),
+            (400, "BadRequest", "", Permanent, Permanent),
+            (405, "MethodNotAllowed", "", Permanent, Permanent),
+            (406, "NotAcceptable", "", Permanent, Permanent),
+            (413, "RequestEntityTooLarge", "", Permanent, Permanent),
+            (415, "UnsupportedMediaType", "", Permanent, Permanent),
+            (422, "Invalid", "", Permanent, Permanent),
+        ] {
+            assert_eq!(class(Asked::Read, code, reason, cause), read, "read {code} {reason} {cause}");
+            assert_eq!(class(Asked::Write, code, reason, cause), write, "write {code} {reason} {cause}");
+        }
+    }
+
+    #[test]
+    fn the_server_is_left_alone_for_as_long_as_it_asks() {
+        assert_eq!(answer(Asked::Write, 429, "TooManyRequests", "", "").retry_after, Some(Duration::from_secs(7)));
+        assert_eq!(answer(Asked::Write, 500, "InternalError", "", "").retry_after, None);
+    }
+
+    #[test]
+    fn the_message_says_what_was_tried_and_the_owners_are_the_evidence() {
+        let error = answer(Asked::Write, 409, "Conflict", "FieldManagerConflict", "Apply failed with 1 conflict");
+        assert!(
+            error
+                .failure
+                .message
+                .starts_with("cannot apply StatefulSet/elasticsearch: Apply failed with 1 conflict: others own")
+        );
+        assert_eq!(error.failure.evidence, [".spec: owned by kubectl"]);
+        let error = answer(Asked::Write, 403, "Forbidden", "", "pods \"a\" is forbidden: exceeded quota: small");
+        assert!(error.failure.message.contains("ResourceQuota is too small"), "{error}");
+    }
+
+    #[test]
+    fn a_lost_answer_to_a_write_leaves_it_unknown_and_a_refused_connection_does_not() {
+        let lost = || kube::Error::Service("connection reset".into());
+        assert_eq!(step_error(Asked::Write, "x", &lost()).failure.class, ErrorClass::Unknown);
+        assert_eq!(step_error(Asked::Read, "x", &lost()).failure.class, ErrorClass::Transient);
+        let refused = kube::Error::Service(Box::new(std::io::Error::from(std::io::ErrorKind::ConnectionRefused)));
+        assert_eq!(step_error(Asked::Write, "x", &refused).failure.class, ErrorClass::Transient);
+    }
+}

@@ -1,0 +1,187 @@
+//! Deleting what is ours, and waiting until it is gone.
+//!
+//! - Proof of ownership is the annotation **and** the UID in the journal; a deletion carries that UID as its precondition.
+//! - What is gone already, or stands there under another UID, is done.
+//! - Finalizers are waited for and named, never taken away (C7).
+
+use std::time::Duration;
+
+use cairn_engine::StepError;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::Api;
+use kube::api::{ApiResource, DeleteParams, DynamicObject, ListParams, Preconditions, PropagationPolicy};
+
+use super::errors::{Asked, step_error};
+use super::{Cluster, LIST_MAX, Made, is_ours, marked_by, place};
+use crate::render::Kind;
+
+/// The first wait before it is looked again whether something is gone; doubled each time, up to the longest.
+const FIRST_LOOK: Duration = Duration::from_millis(100);
+/// The longest such wait.
+const LOOK_MAX: Duration = Duration::from_secs(2);
+
+/// What became of a wish to delete.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Deletion {
+    /// It was there, and its deletion has begun.
+    Begun,
+    /// It is not there.
+    Absent,
+    /// What stands there is not what this workflow made; it is left alone.
+    NotOurs,
+}
+
+impl Cluster {
+    /// Deletes an object that this workflow made; what it owns goes with it.
+    ///
+    /// # Errors
+    /// [`StepError`], by the table of [`super::errors`].
+    pub async fn delete_ours(&self, made: &Made, workflow: &str) -> Result<Deletion, StepError> {
+        let Some(kind) = made.kind() else {
+            return Err(StepError::permanent(format!(
+                "{}/{} is of a kind that this build does not know",
+                made.kind, made.name
+            )));
+        };
+        let namespace = made.namespace.as_deref();
+        let object = match self.read(kind, namespace, &made.name).await? {
+            None => return Ok(Deletion::Absent),
+            Some(object) => object,
+        };
+        if object.metadata.uid.as_deref() != Some(&made.uid) || !is_ours(&object, workflow) {
+            return Ok(Deletion::NotOurs);
+        }
+        if object.metadata.deletion_timestamp.is_some() {
+            return Ok(Deletion::Begun);
+        }
+        let params = DeleteParams {
+            propagation_policy: Some(PropagationPolicy::Background),
+            preconditions: Some(Preconditions { uid: Some(made.uid.clone()), resource_version: None }),
+            ..DeleteParams::default()
+        };
+        match self.api(kind, namespace).delete(&made.name, &params).await {
+            Ok(_) => Ok(Deletion::Begun),
+            Err(kube::Error::Api(status)) if status.code == 404 => Ok(Deletion::Absent),
+            // Between the look and the deletion somebody put another one there.
+            Err(kube::Error::Api(status)) if status.code == 409 => Ok(Deletion::NotOurs),
+            Err(error) => {
+                Err(step_error(Asked::Write, &format!("delete {}", place(kind, namespace, &made.name)), &error))
+            }
+        }
+    }
+
+    /// Waits until this very object is gone, for at most `limit`.
+    ///
+    /// # Errors
+    /// [`StepError`] (transient) with what still holds it, if it is there at the end; else by the table.
+    pub async fn wait_gone(&self, made: &Made, limit: Duration) -> Result<(), StepError> {
+        let Some(kind) = made.kind() else { return Ok(()) };
+        let until = tokio::time::Instant::now() + limit;
+        let mut pause = FIRST_LOOK;
+        loop {
+            let object = self.read(kind, made.namespace.as_deref(), &made.name).await?;
+            let Some(object) = object.filter(|object| object.metadata.uid.as_deref() == Some(&made.uid)) else {
+                return Ok(());
+            };
+            if tokio::time::Instant::now() + pause > until {
+                let at = place(kind, made.namespace.as_deref(), &made.name);
+                let holders = conditions(&object);
+                let why = if holders.is_empty() { String::new() } else { format!(": {}", holders.join("; ")) };
+                return Err(
+                    StepError::transient(format!("{at} is being deleted and not gone yet{why}")).with_evidence(holders)
+                );
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(LOOK_MAX);
+        }
+    }
+
+    /// What stands in this namespace and was neither made by this workflow nor follows from what it made.
+    ///
+    /// # Errors
+    /// [`StepError`], by the table of [`super::errors`].
+    pub async fn strangers(&self, namespace: &str, workflow: &str) -> Result<Vec<String>, StepError> {
+        let kinds = Kind::ALL.into_iter().filter(|kind| *kind != Kind::Namespace).map(Kind::api_resource);
+        let mut strangers = Vec::new();
+        for resource in kinds.chain([core_resource("Pod", "pods"), core_resource("Secret", "secrets")]) {
+            let doing = format!("list {} in namespace {namespace}", resource.plural);
+            let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), namespace, &resource);
+            // The metadata only: nobody here needs to see what is in a Secret.
+            let list = match api.list_metadata(&ListParams::default().limit(LIST_MAX)).await {
+                Ok(list) => list.items,
+                Err(kube::Error::Api(status)) if status.code == 404 => Vec::new(),
+                Err(error) => return Err(step_error(Asked::Read, &doing, &error)),
+            };
+            let foreign =
+                list.iter().filter(|object| !marked_by(&object.metadata, workflow) && !is_machinery(&object.metadata));
+            strangers
+                .extend(foreign.map(|object| {
+                    format!("{}/{}", resource.kind, object.metadata.name.as_deref().unwrap_or_default())
+                }));
+        }
+        Ok(strangers)
+    }
+
+    /// Everything in this namespace, and the namespace itself, that bears this workflow's mark.
+    ///
+    /// # Errors
+    /// [`StepError`], by the table of [`super::errors`].
+    pub async fn marked(&self, namespace: &str, workflow: &str) -> Result<Vec<String>, StepError> {
+        let mut marked = Vec::new();
+        if let Some(object) = self.read(Kind::Namespace, None, namespace).await?
+            && is_ours(&object, workflow)
+        {
+            marked.push(format!("{}{}", place(Kind::Namespace, None, namespace), leaving(&object)));
+        }
+        for kind in Kind::ALL.into_iter().filter(|kind| *kind != Kind::Namespace) {
+            for object in self.list(kind, namespace).await? {
+                if is_ours(&object, workflow) {
+                    let name = object.metadata.name.clone().unwrap_or_default();
+                    marked.push(format!("{}{}", place(kind, Some(namespace), &name), leaving(&object)));
+                }
+            }
+        }
+        Ok(marked)
+    }
+}
+
+/// Objects that Kubernetes and its extensions put into every namespace, and what belongs to another object.
+fn is_machinery(metadata: &ObjectMeta) -> bool {
+    let owned = metadata.owner_references.as_ref().is_some_and(|owners| !owners.is_empty());
+    let name = metadata.name.as_deref().unwrap_or_default();
+    owned || matches!(name, "kube-root-ca.crt" | "openshift-service-ca.crt" | "istio-ca-root-cert")
+}
+
+fn core_resource(kind: &str, plural: &str) -> ApiResource {
+    ApiResource {
+        group: String::new(),
+        version: "v1".to_owned(),
+        api_version: "v1".to_owned(),
+        kind: kind.to_owned(),
+        plural: plural.to_owned(),
+    }
+}
+
+fn leaving(object: &DynamicObject) -> String {
+    if object.metadata.deletion_timestamp.is_none() {
+        return String::new();
+    }
+    let holders = conditions(object);
+    if holders.is_empty() { " (being deleted)".to_owned() } else { format!(" (being deleted: {})", holders.join("; ")) }
+}
+
+/// What keeps an object that is being deleted: its finalizers, and the conditions of a namespace that say what remains.
+#[must_use]
+pub fn conditions(object: &DynamicObject) -> Vec<String> {
+    let mut holders: Vec<String> = Vec::new();
+    let finalizers = object.metadata.finalizers.iter().flatten();
+    holders.extend(finalizers.map(|finalizer| format!("finalizer {finalizer}")));
+    let conditions = object.data["status"]["conditions"].as_array().into_iter().flatten();
+    for condition in conditions.filter(|condition| condition["status"] == "True") {
+        let kind = condition["type"].as_str().unwrap_or_default();
+        if kind.starts_with("Namespace") {
+            holders.push(format!("{kind}: {}", condition["message"].as_str().unwrap_or_default()));
+        }
+    }
+    holders
+}

@@ -1,0 +1,278 @@
+//! The Kubernetes cluster, as the steps need it: apply, read, delete what is ours, wait.
+//!
+//! - Every write is idempotent: a server-side apply of the complete intent by one field manager (C2), never with `force`; a
+//!   namespace is created, so that of two that want it one gets it; a deletion carries the UID of what it means.
+//! - What does not bear the workflow's annotation is never changed, and what bears it under another UID is never deleted.
+//! - Nothing is retried here: the engine retries, so that every attempt is in the journal (C13).
+
+pub mod compare;
+pub mod errors;
+pub mod gone;
+pub mod rollout;
+mod trouble;
+mod watched;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use cairn_engine::StepError;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::api::{DynamicObject, ListParams, Patch, PatchParams, PostParams, ValidationDirective};
+use kube::{Api, Client, Config};
+use serde::{Deserialize, Serialize};
+use tokio::sync::OnceCell;
+
+use self::errors::{Asked, step_error};
+use self::watched::Watched;
+use crate::names;
+use crate::render::{Kind, Object};
+
+/// How long an answer may take. Shorter than an attempt, so that the step hears of it (C13).
+const ANSWER_TIME_MAX: Duration = Duration::from_secs(20);
+/// How long a watch may be silent: longer than the five minutes after which the server ends one by itself.
+const WATCH_SILENCE_MAX: Duration = Duration::from_secs(330);
+/// The most objects of one kind that are looked through in one namespace: far more than a cluster has.
+const LIST_MAX: u32 = 1000;
+
+/// The cluster. Cheap to clone; the clones share their watches.
+#[derive(Clone)]
+pub struct Cluster {
+    client: Client,
+    watch_client: Client,
+    watched: Arc<OnceCell<Watched>>,
+}
+
+/// An object that a step has made: what the compensation may delete.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Made {
+    /// Its kind, as Kubernetes writes it.
+    pub kind: String,
+    /// Its name.
+    pub name: String,
+    /// Its namespace; none for a Namespace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
+    /// What tells it from another of the same name.
+    pub uid: String,
+}
+
+impl Made {
+    /// The kind, if it is one of those that a cluster is made of.
+    #[must_use]
+    pub fn kind(&self) -> Option<Kind> {
+        Kind::ALL.into_iter().find(|kind| kind.to_string() == self.kind)
+    }
+}
+
+/// What stands where an object shall be.
+#[derive(Debug, Clone)]
+pub enum Found {
+    /// Nothing.
+    Nothing,
+    /// What this workflow made.
+    Ours(Box<DynamicObject>),
+    /// Somebody else's; the text says whose, as far as a tenant may know.
+    Foreign(String),
+}
+
+impl Cluster {
+    /// The cluster behind this client. For a client over a network, see [`Cluster::connect`].
+    #[must_use]
+    pub fn new(client: Client) -> Self {
+        Self { watch_client: client.clone(), client, watched: Arc::default() }
+    }
+
+    /// Connects to a cluster, with the client's own retries off and an end to every wait (C13).
+    ///
+    /// # Errors
+    /// [`kube::Error`] if the configuration cannot be used. Nothing is asked of the server yet.
+    pub fn connect(mut config: Config) -> Result<Self, kube::Error> {
+        config.default_retry = false;
+        config.connect_timeout = Some(Duration::from_secs(10));
+        config.write_timeout = Some(ANSWER_TIME_MAX);
+        // Counted from the request, and not from when its connection was last used.
+        config.reset_reader_on_write = true;
+        config.read_timeout = Some(ANSWER_TIME_MAX);
+        let mut watching = config.clone();
+        watching.read_timeout = Some(WATCH_SILENCE_MAX);
+        Ok(Self {
+            client: Client::try_from(config)?,
+            watch_client: Client::try_from(watching)?,
+            watched: Arc::default(),
+        })
+    }
+
+    /// The client that everything but watches goes through.
+    #[must_use]
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// What stands where this object shall be.
+    ///
+    /// # Errors
+    /// [`StepError`], by the table of [`errors`].
+    pub async fn find(
+        &self,
+        kind: Kind,
+        namespace: Option<&str>,
+        name: &str,
+        workflow: &str,
+    ) -> Result<Found, StepError> {
+        let found = self.read(kind, namespace, name).await?;
+        Ok(match found {
+            None => Found::Nothing,
+            Some(object) if is_ours(&object, workflow) => Found::Ours(Box::new(object)),
+            Some(object) => Found::Foreign(whose(&object)),
+        })
+    }
+
+    /// Reads an object.
+    ///
+    /// # Errors
+    /// [`StepError`], by the table of [`errors`].
+    pub async fn read(
+        &self,
+        kind: Kind,
+        namespace: Option<&str>,
+        name: &str,
+    ) -> Result<Option<DynamicObject>, StepError> {
+        let doing = format!("read {}", place(kind, namespace, name));
+        self.api(kind, namespace).get_opt(name).await.map_err(|error| step_error(Asked::Read, &doing, &error))
+    }
+
+    /// Everything of this kind in this namespace, whoever made it.
+    ///
+    /// # Errors
+    /// [`StepError`], by the table of [`errors`]; a kind that the server has not got is none at all.
+    pub async fn list(&self, kind: Kind, namespace: &str) -> Result<Vec<DynamicObject>, StepError> {
+        let doing = format!("list {} in namespace {namespace}", kind.api_resource().plural);
+        match self.api(kind, Some(namespace)).list(&ListParams::default().limit(LIST_MAX)).await {
+            Ok(list) => Ok(list.items),
+            Err(kube::Error::Api(status)) if status.code == 404 => Ok(Vec::new()),
+            Err(error) => Err(step_error(Asked::Read, &doing, &error)),
+        }
+    }
+
+    /// Makes a namespace, or finds the one that this workflow made before.
+    ///
+    /// # Errors
+    /// [`StepError`]: permanent if it is somebody else's, transient while an old one is being deleted, else by the table.
+    pub async fn make_namespace(&self, object: &Object, workflow: &str) -> Result<DynamicObject, StepError> {
+        let doing = format!("create {}", place(Kind::Namespace, None, &object.name));
+        let params = PostParams { field_manager: Some(names::FIELD_MANAGER.to_owned()), ..PostParams::default() };
+        let body: DynamicObject = serde_json::from_value(object.body.clone())
+            .map_err(|error| StepError::permanent(format!("cannot {doing}: {error}")))?;
+        match self.api(Kind::Namespace, None).create(&params, &body).await {
+            Ok(made) => Ok(made),
+            Err(kube::Error::Api(status)) if status.reason == "AlreadyExists" => {
+                self.existing_namespace(&object.name, workflow).await
+            }
+            Err(error) => Err(step_error(Asked::Write, &doing, &error)),
+        }
+    }
+
+    /// C7: never adopted, and never waited in for what ends by itself.
+    async fn existing_namespace(&self, name: &str, workflow: &str) -> Result<DynamicObject, StepError> {
+        let Some(object) = self.read(Kind::Namespace, None, name).await? else {
+            return Err(StepError::transient(format!("namespace {name} was there and is gone")));
+        };
+        let terminating = object.metadata.deletion_timestamp.is_some();
+        match (is_ours(&object, workflow), terminating) {
+            (true, false) => Ok(object),
+            (true, true) => {
+                Err(StepError::permanent(format!("namespace {name} was made, and somebody is deleting it")))
+            }
+            (false, true) => {
+                let waits = gone::conditions(&object);
+                Err(StepError::transient(format!(
+                    "namespace {name} still belongs to another cluster, which is being deleted"
+                ))
+                .with_evidence(waits))
+            }
+            (false, false) => Err(StepError::permanent(format!(
+                "namespace {name} exists and {}: choose another `namespace`, or delete that one first",
+                whose(&object)
+            ))),
+        }
+    }
+
+    /// Applies the complete intent for an object that is not there, or that this workflow made.
+    ///
+    /// # Errors
+    /// [`StepError`]: permanent if the object is somebody else's, else by the table of [`errors`].
+    pub async fn apply(&self, object: &Object, workflow: &str) -> Result<DynamicObject, StepError> {
+        let at = place(object.kind, object.namespace.as_deref(), &object.name);
+        match self.find(object.kind, object.namespace.as_deref(), &object.name, workflow).await? {
+            Found::Foreign(whose) => {
+                return Err(StepError::permanent(format!(
+                    "{at} exists and {whose}: delete it, or choose another `namespace`"
+                )));
+            }
+            Found::Ours(found) if found.metadata.deletion_timestamp.is_some() => {
+                return Err(StepError::transient(format!("{at} is being deleted")));
+            }
+            Found::Nothing | Found::Ours(_) => {}
+        }
+        let params = PatchParams {
+            field_manager: Some(names::FIELD_MANAGER.to_owned()),
+            field_validation: Some(ValidationDirective::Strict),
+            ..PatchParams::default()
+        };
+        let api = self.api(object.kind, object.namespace.as_deref());
+        let applied = api.patch(&object.name, &params, &Patch::Apply(&object.body)).await;
+        applied.map_err(|error| step_error(Asked::Write, &format!("apply {at}"), &error))
+    }
+
+    fn api(&self, kind: Kind, namespace: Option<&str>) -> Api<DynamicObject> {
+        let resource = kind.api_resource();
+        match namespace {
+            Some(namespace) => Api::namespaced_with(self.client.clone(), namespace, &resource),
+            None => Api::all_with(self.client.clone(), &resource),
+        }
+    }
+}
+
+/// What was made, for the journal.
+///
+/// # Errors
+/// [`StepError`] (unknown) if the server's answer has no UID: then nobody knows what it did.
+pub fn made(object: &Object, answer: &DynamicObject) -> Result<Made, StepError> {
+    let uid = answer.metadata.uid.clone();
+    let uid = uid.ok_or_else(|| StepError::unknown(format!("the cluster's answer for {object} has no UID")))?;
+    Ok(Made { kind: object.kind.to_string(), name: object.name.clone(), namespace: object.namespace.clone(), uid })
+}
+
+/// Whether this workflow made the object.
+#[must_use]
+pub fn is_ours(object: &DynamicObject, workflow: &str) -> bool {
+    marked_by(&object.metadata, workflow)
+}
+
+fn marked_by(metadata: &ObjectMeta, workflow: &str) -> bool {
+    mark(metadata) == Some(workflow)
+}
+
+fn mark(metadata: &ObjectMeta) -> Option<&str> {
+    metadata.annotations.as_ref()?.get(names::WORKFLOW_ANNOTATION).map(String::as_str)
+}
+
+/// Whose a foreign object is. Not which tenant's: that is nobody else's business (I23).
+fn whose(object: &DynamicObject) -> String {
+    if mark(&object.metadata).is_some() {
+        return "belongs to another cluster that was made here".to_owned();
+    }
+    let labels = object.metadata.labels.as_ref();
+    match labels.and_then(|labels| labels.get(names::MANAGED_BY_LABEL.0)) {
+        Some(manager) => format!("is managed by {manager}"),
+        None => "was not made here".to_owned(),
+    }
+}
+
+/// `StatefulSet/elasticsearch in namespace acme--search`.
+fn place(kind: Kind, namespace: Option<&str>, name: &str) -> String {
+    match namespace {
+        Some(namespace) => format!("{kind}/{name} in namespace {namespace}"),
+        None => format!("{kind}/{name}"),
+    }
+}

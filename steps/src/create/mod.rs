@@ -1,0 +1,91 @@
+//! The creation of a cluster: the ten steps, as one list in order.
+//!
+//! - Nothing on the cluster starts before step 8, so steps 5 to 7 restart nobody, and no claim is resized once it is bound (C0).
+//! - Every step that writes sends the complete intent so far, and can be run again at any point.
+//! - A probe reads the cluster; the workflow's annotation is the only witness that it trusts.
+//! - A compensation deletes only what bears the annotation **and** the UID that the journal has.
+
+mod completed;
+mod disk_configured;
+mod gitlab_pulled;
+mod gpu_configured;
+mod k8s_applied;
+mod namespace_created;
+mod plan;
+mod resources_configured;
+mod rollout_completed;
+mod starting;
+mod tenant_synced;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use cairn_engine::{Definition, Effect, Residue, Step, StepContext, StepError};
+
+use crate::cluster::Cluster;
+use crate::cluster::rollout::RolloutRules;
+use crate::gitlab::GitLab;
+use crate::request::Request;
+
+/// The name of the definition.
+pub const NAME: &str = "create";
+/// Its version: another list of steps is another version.
+pub const VERSION: u32 = 1;
+
+/// The names of the ten steps, in order: the statuses of their reports (S38).
+pub const STEPS: [&str; 10] = [
+    starting::NAME,
+    namespace_created::NAME,
+    gitlab_pulled::NAME,
+    k8s_applied::NAME,
+    resources_configured::NAME,
+    disk_configured::NAME,
+    gpu_configured::NAME,
+    rollout_completed::NAME,
+    tenant_synced::NAME,
+    completed::NAME,
+];
+
+/// What the steps work with.
+#[derive(Clone)]
+pub struct Deps {
+    /// The Kubernetes cluster.
+    pub cluster: Cluster,
+    /// Where settings are pulled from.
+    pub gitlab: GitLab,
+    /// How long a rollout is waited for.
+    pub rollout: RolloutRules,
+}
+
+/// The creation of a cluster.
+#[must_use]
+pub fn create_definition(deps: Deps) -> Definition {
+    let Deps { cluster, gitlab, rollout } = deps;
+    let at = || cluster.clone();
+    let steps: Vec<Arc<dyn Step>> = vec![
+        Arc::new(starting::Starting { cluster: at(), gitlab: gitlab.clone() }),
+        Arc::new(namespace_created::NamespaceCreated { cluster: at() }),
+        Arc::new(gitlab_pulled::GitlabPulled { gitlab }),
+        Arc::new(k8s_applied::K8sApplied { cluster: at() }),
+        Arc::new(resources_configured::ResourcesConfigured { cluster: at() }),
+        Arc::new(disk_configured::DiskConfigured { cluster: at() }),
+        Arc::new(gpu_configured::GpuConfigured { cluster: at() }),
+        Arc::new(rollout_completed::RolloutCompleted { cluster: at(), rules: rollout }),
+        Arc::new(tenant_synced::TenantSynced),
+        Arc::new(completed::Completed { cluster: at() }),
+    ];
+    Definition::new(NAME, VERSION, Effect::Create, steps, Arc::new(Left { cluster }))
+}
+
+/// What a rollback left behind: everything in the cluster that bears the workflow's mark.
+struct Left {
+    cluster: Cluster,
+}
+
+#[async_trait]
+impl Residue for Left {
+    async fn look(&self, cx: &StepContext) -> Result<Vec<String>, StepError> {
+        let request: Request = cx.input()?;
+        self.cluster.marked(request.namespace.as_str(), &cx.workflow().to_string()).await
+    }
+}

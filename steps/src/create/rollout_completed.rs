@@ -1,0 +1,120 @@
+//! Step 8, `rollout_completed`: scales both workloads up and waits until they are rolled out.
+//!
+//! Once they are, the nodes have formed a cluster (their readiness port opens only then), and the bootstrap list is taken out
+//! of the configuration: a node that comes back to an empty disk must join, and not found a second cluster (C10).
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use cairn_engine::{Output, Probe, RetryPolicy, Step, StepContext, StepError, StepName};
+use serde::Serialize;
+
+use super::plan::{Plan, Seen};
+use crate::cluster::rollout::{Awaited, RolledOut, RolloutRules};
+use crate::cluster::{Cluster, Found, made};
+use crate::names;
+use crate::render::{Kind, Object, Through};
+
+/// The step's name, and the status of its report.
+pub(super) const NAME: &str = "rollout_completed";
+
+/// What an attempt may take beyond the deadline of the rollout, for its few requests before and after.
+const BESIDES: Duration = Duration::from_secs(60);
+
+pub(super) struct RolloutCompleted {
+    pub(super) cluster: Cluster,
+    pub(super) rules: RolloutRules,
+}
+
+/// The ready status (S33).
+#[derive(Serialize)]
+struct Ready {
+    ready: bool,
+    workloads: Vec<RolledOut>,
+}
+
+#[async_trait]
+impl Step for RolloutCompleted {
+    fn name(&self) -> StepName {
+        NAME.into()
+    }
+
+    fn policy(&self) -> RetryPolicy {
+        let attempt_timeout = self.rules.deadline + BESIDES;
+        RetryPolicy { attempt_timeout, total_max: attempt_timeout * 2, ..RetryPolicy::default() }
+    }
+
+    async fn run(&self, cx: &StepContext) -> Result<Output, StepError> {
+        let plan = Plan::of(cx)?;
+        let mut awaited = Vec::new();
+        for object in workloads(&plan, Through::RolloutCompleted) {
+            let answer = self.cluster.apply(&object, &plan.workflow).await?;
+            let generation = answer.metadata.generation.unwrap_or(0);
+            awaited.push(Awaited { made: made(&object, &answer)?, generation });
+        }
+        let workloads = cx.wait(self.cluster.rolled_out(plan.namespace(), &awaited, &self.rules)).await??;
+        plan.apply(&self.cluster, &formed(&plan)).await?;
+        output(workloads)
+    }
+
+    async fn probe(&self, cx: &StepContext) -> Result<Probe, StepError> {
+        let plan = Plan::of(cx)?;
+        let mut objects = workloads(&plan, Through::RolloutCompleted);
+        objects.extend(formed(&plan));
+        let there = match plan.look(&self.cluster, &objects).await? {
+            Seen::All(there) => there,
+            Seen::Some(_) | Seen::None => return Ok(Probe::NotApplied),
+            Seen::Foreign(detail) => return Ok(Probe::Foreign { detail }),
+        };
+        let workloads: Vec<_> = there.made.into_iter().filter(|made| made.kind() != Some(Kind::ConfigMap)).collect();
+        Ok(match self.cluster.is_rolled_out(plan.namespace(), &workloads).await? {
+            Some(workloads) => Probe::Applied { output: output(workloads)? },
+            None => Probe::NotApplied,
+        })
+    }
+
+    async fn compensate(&self, cx: &StepContext) -> Result<String, StepError> {
+        let plan = Plan::of(cx)?;
+        let mut scaled = Vec::new();
+        // As the step before left them. Only what is there and ours: an apply would make what is gone anew.
+        for object in workloads(&plan, Through::GpuConfigured) {
+            let found =
+                self.cluster.find(object.kind, object.namespace.as_deref(), &object.name, &plan.workflow).await?;
+            if let Found::Ours(found) = found
+                && found.metadata.deletion_timestamp.is_none()
+                && journaled(cx, &object, found.metadata.uid.as_deref())
+            {
+                self.cluster.apply(&object, &plan.workflow).await?;
+                scaled.push(object.to_string());
+            }
+        }
+        if scaled.is_empty() {
+            return Ok("nothing was running".to_owned());
+        }
+        Ok(format!("scaled {} to 0", scaled.join(" and ")))
+    }
+}
+
+fn workloads(plan: &Plan, through: Through) -> Vec<Object> {
+    plan.objects(through, &[Kind::StatefulSet, Kind::Deployment])
+}
+
+fn formed(plan: &Plan) -> Vec<Object> {
+    plan.objects(Through::Formed, &[Kind::ConfigMap])
+}
+
+/// Whether an earlier step is on record as having made this very object.
+fn journaled(cx: &StepContext, object: &Object, uid: Option<&str>) -> bool {
+    let all = cx.made_by_all().into_iter().filter_map(|result| result.read::<super::plan::Objects>().ok());
+    all.flat_map(|objects| objects.made)
+        .any(|made| made.kind() == Some(object.kind) && made.name == object.name && Some(made.uid.as_str()) == uid)
+}
+
+fn output(workloads: Vec<RolledOut>) -> Result<Output, StepError> {
+    let ready = |name: &str| {
+        workloads.iter().find(|one| one.workload.ends_with(name)).map_or((0, 0), |one| (one.ready, one.replicas))
+    };
+    let (nodes, kibana) = (ready(names::STATEFUL_SET), ready(names::KIBANA));
+    let message = format!("ready: elasticsearch {}/{}, kibana {}/{}", nodes.0, nodes.1, kibana.0, kibana.1);
+    Ok(Output::new(message, &Ready { ready: true, workloads })?)
+}

@@ -1,0 +1,144 @@
+//! Step 1, `starting`: holds the request against the live cluster before anything is made.
+//!
+//! Reads only. Whatever cannot work out is said here, while there is nothing yet to take back.
+
+use async_trait::async_trait;
+use cairn_engine::{Output, Probe, Step, StepContext, StepError, StepName};
+use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::api::storage::v1::StorageClass;
+use kube::Api;
+use kube::api::ListParams;
+use serde::Serialize;
+
+use crate::cluster::Cluster;
+use crate::cluster::errors::{Asked, step_error};
+use crate::gitlab::GitLab;
+use crate::quantity::Quantity;
+use crate::request::Request;
+use crate::vectors::VectorSizing;
+
+/// The step's name, and the status of its report.
+pub(super) const NAME: &str = "starting";
+
+/// The API groups that the objects of a cluster come from, besides the core.
+const GROUPS: [&str; 2] = ["apps", "policy"];
+
+pub(super) struct Starting {
+    pub(super) cluster: Cluster,
+    pub(super) gitlab: GitLab,
+}
+
+/// What was found out, and all that was asked for (S9).
+#[derive(Serialize)]
+struct Checked {
+    request: Request,
+    kubernetes: String,
+    storage_class: String,
+    vectors: VectorSizing,
+    warnings: Vec<String>,
+}
+
+#[async_trait]
+impl Step for Starting {
+    fn name(&self) -> StepName {
+        NAME.into()
+    }
+
+    async fn run(&self, cx: &StepContext) -> Result<Output, StepError> {
+        let request: Request = cx.input()?;
+        if let Some(url) = &request.gitlab_url {
+            self.gitlab.permits(url)?;
+        }
+        let kubernetes = self.version().await?;
+        self.groups().await?;
+        let storage_class = self.storage_class().await?;
+        let vectors = VectorSizing::of(&request);
+        let mut warnings = vectors.warnings(&request);
+        warnings.extend(self.gpus(&request).await?);
+        let mut message = format!("checked against Kubernetes {kubernetes}");
+        for warning in &warnings {
+            message.push_str("; warning: ");
+            message.push_str(warning);
+        }
+        Ok(Output::new(message, &Checked { request, kubernetes, storage_class, vectors, warnings })?)
+    }
+
+    async fn probe(&self, _: &StepContext) -> Result<Probe, StepError> {
+        Ok(Probe::NotApplied)
+    }
+
+    async fn compensate(&self, _: &StepContext) -> Result<String, StepError> {
+        Ok("nothing was made".to_owned())
+    }
+}
+
+impl Starting {
+    async fn version(&self) -> Result<String, StepError> {
+        let version = self.cluster.client().apiserver_version().await;
+        let version = version.map_err(|error| step_error(Asked::Read, "ask the cluster for its version", &error))?;
+        Ok(version.git_version)
+    }
+
+    async fn groups(&self) -> Result<(), StepError> {
+        let groups = self.cluster.client().list_api_groups().await;
+        let groups = groups.map_err(|error| step_error(Asked::Read, "ask the cluster for its APIs", &error))?;
+        let missing = GROUPS.iter().find(|wanted| !groups.groups.iter().any(|group| group.name == **wanted));
+        match missing {
+            Some(group) => Err(StepError::permanent(format!("the cluster does not serve the API group {group}"))),
+            None => Ok(()),
+        }
+    }
+
+    /// The class that the claims will get: the default one, as a request names none (C5).
+    async fn storage_class(&self) -> Result<String, StepError> {
+        let api: Api<StorageClass> = Api::all(self.cluster.client().clone());
+        let classes = api.list(&ListParams::default()).await;
+        let classes = classes.map_err(|error| step_error(Asked::Read, "list the storage classes", &error))?;
+        let default = classes.items.into_iter().find(|class| {
+            let annotations = class.metadata.annotations.as_ref();
+            annotations
+                .and_then(|annotations| annotations.get("storageclass.kubernetes.io/is-default-class"))
+                .is_some_and(|value| value == "true")
+        });
+        let name = default.and_then(|class| class.metadata.name);
+        name.ok_or_else(|| {
+            StepError::permanent(
+                "the cluster has no default StorageClass, so disks would never be made: \
+                 the operator marks one with storageclass.kubernetes.io/is-default-class",
+            )
+        })
+    }
+
+    /// GPUs must be known to the cluster at all; whether enough are free just now is the scheduler's to say (C6).
+    async fn gpus(&self, request: &Request) -> Result<Option<String>, StepError> {
+        if request.gpu_count == 0 {
+            return Ok(None);
+        }
+        let api: Api<Node> = Api::all(self.cluster.client().clone());
+        let nodes = match api.list(&ListParams::default()).await {
+            Ok(nodes) => nodes.items,
+            // Nodes belong to the operator: without the right to see them, the scheduler will tell.
+            Err(kube::Error::Api(status)) if status.code == 403 => {
+                return Ok(Some(
+                    "the engine may not see the nodes, so nobody knows yet whether they have GPUs".to_owned(),
+                ));
+            }
+            Err(error) => return Err(step_error(Asked::Read, "list the nodes", &error)),
+        };
+        let most = nodes.iter().map(gpus_of).max().unwrap_or(0);
+        let wanted = u64::from(request.gpu_count);
+        match most {
+            0 => Err(StepError::permanent("no node of the cluster has GPUs (nvidia.com/gpu): set gpu_count to 0")),
+            _ if most < wanted => Ok(Some(format!(
+                "no node has {wanted} GPUs, the most that one has is {most}: unless one is added, the pods will not be scheduled"
+            ))),
+            _ => Ok(None),
+        }
+    }
+}
+
+fn gpus_of(node: &Node) -> u64 {
+    let allocatable = node.status.as_ref().and_then(|status| status.allocatable.as_ref());
+    let gpus = allocatable.and_then(|allocatable| allocatable.get("nvidia.com/gpu"));
+    gpus.and_then(|amount| amount.0.parse::<Quantity>().ok()).map_or(0, |amount| amount.as_bytes())
+}
