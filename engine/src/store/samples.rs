@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::{
     entry::Entry,
-    fact::{Amounts, Effect, ErrorClass, Fact, Failure, OnFailure, Outcome, Output, Submitted},
+    fact::{Amounts, Effect, ErrorClass, Fact, Failure, OnFailure, Outcome, Output, Probe, Submitted},
     ids::{Attempt, Hash, Json, Sequence, Tenant, Timestamp, WorkflowId},
     store::{Append, Refusal, Store},
 };
@@ -77,7 +77,8 @@ pub(crate) fn success() -> Vec<Fact> {
 
 /// All facts of a workflow of these steps that fails in its first, after `Submitted`.
 pub(crate) fn failure() -> Vec<Fact> {
-    let mut facts = vec![started("one"), failed("one")];
+    let probed = Fact::Probed { step: "one".into(), attempt: Attempt(1), answer: Probe::NotApplied, retry_at: None };
+    let mut facts = vec![started("one"), failed("one"), probed];
     facts.extend(compensated("one"));
     facts.push(finished(Outcome::Failed));
     facts
