@@ -59,6 +59,14 @@ pub struct StepContext {
 }
 
 impl StepContext {
+    /// A context without an executor: for the tests of steps. Sending `true` is what a cancel does.
+    #[must_use]
+    pub fn detached(state: WorkflowState, step: StepName, attempt: Attempt) -> (Self, watch::Sender<bool>) {
+        let (stopping, stop) = watch::channel(false);
+        let slot = Slot::detached(state.id());
+        (Self { state: Arc::new(state), step, attempt, token: FencingToken(1), stop, slot }, stopping)
+    }
+
     /// The workflow's id: the mark of what it makes.
     #[must_use]
     pub fn workflow(&self) -> WorkflowId {

@@ -159,6 +159,12 @@ pub(crate) struct Slot {
 }
 
 impl Slot {
+    /// One that nobody counts: for an attempt without an executor.
+    pub(crate) fn detached(workflow: WorkflowId) -> Self {
+        let (to, _) = mpsc::unbounded_channel();
+        Self { workflow, turn: 0, released: AtomicBool::new(true), to }
+    }
+
     /// Gives the slot back before the attempt ends. Once is enough, twice does no harm.
     pub(crate) fn release(&self) {
         if !self.released.swap(true, Ordering::Relaxed) {

@@ -168,8 +168,8 @@ impl Plan {
 
     /// Whether the namespace is this workflow's to delete: then everything in it goes with it.
     pub(super) async fn owns_namespace(&self, cx: &StepContext, cluster: &Cluster) -> Result<bool, StepError> {
-        let journaled = cx.made_by_all().into_iter().flat_map(made_in);
-        let Some(namespace) = journaled.filter(|made| made.kind() == Some(Kind::Namespace)).next_back() else {
+        let mut journaled = cx.made_by_all().into_iter().flat_map(made_in);
+        let Some(namespace) = journaled.rfind(|made| made.kind() == Some(Kind::Namespace)) else {
             return Ok(false);
         };
         match cluster.find(Kind::Namespace, None, &namespace.name, &self.workflow).await? {
