@@ -8,6 +8,8 @@
 mod attempt;
 mod limits;
 mod plan;
+#[cfg(test)]
+mod tests;
 
 use std::{
     cmp::Reverse,
