@@ -189,17 +189,22 @@ impl Counts {
     pub fn of<'a>(reports: impl IntoIterator<Item = &'a Report>) -> Self {
         let mut counts = Self::default();
         for report in reports {
-            let count = match report.status.as_str() {
-                FAILED => &mut counts.failed,
-                CANCELLED => &mut counts.cancelled,
-                status => match STATUSES.iter().position(|known| *known == status) {
-                    Some(place) => &mut counts.steps[place],
-                    None => counts.others.entry(status.to_owned()).or_default(),
-                },
-            };
-            *count += 1;
+            counts.add(report);
         }
         counts
+    }
+
+    /// Counts one more.
+    pub fn add(&mut self, report: &Report) {
+        let count = match report.status.as_str() {
+            FAILED => &mut self.failed,
+            CANCELLED => &mut self.cancelled,
+            status => match STATUSES.iter().position(|known| *known == status) {
+                Some(place) => &mut self.steps[place],
+                None => self.others.entry(status.to_owned()).or_default(),
+            },
+        };
+        *count += 1;
     }
 
     /// Each status with its count, in order; the ten are there even where they count nothing.
