@@ -17,5 +17,7 @@ pub mod records;
 pub mod report;
 pub mod request;
 #[cfg(feature = "cluster")]
+pub mod sandbox;
+#[cfg(feature = "cluster")]
 pub mod settings;
 pub mod vectors;

@@ -1,0 +1,172 @@
+//! The sandbox's objects on disk: one file of changes, a line each.
+//!
+//! - A change is written to the file before its caller is answered. It is not synced: the sandbox must outlive a killed process, not a
+//!   power cut, and the page cache does that.
+//! - Read at open, folded, and begun anew with one line an object; the new file takes the old one's place by rename.
+//! - A last line without its end is a write that was cut: its caller was never answered, so it is dropped.
+//! - One process at a time: the lock is on a file of its own, which no rename replaces.
+
+use super::SandboxError;
+use super::json::text;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+const OBJECTS: &str = "objects.jsonl";
+const LOCK: &str = "lock";
+
+/// One line of the file.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Stored {
+    Put {
+        version: u64,
+        object: Value,
+    },
+    Delete {
+        version: u64,
+        kind: String,
+        namespace: String,
+        name: String,
+    },
+    /// The first line of a folded file: deletions count versions too.
+    Version(u64),
+}
+
+/// What a file of changes comes to.
+#[derive(Debug, Default)]
+pub(super) struct Contents {
+    pub(super) version: u64,
+    pub(super) objects: Vec<Value>,
+}
+
+#[derive(Debug)]
+pub(super) struct ChangeLog {
+    file: File,
+    path: PathBuf,
+    /// Held as long as the log is open.
+    _lock: File,
+}
+
+impl ChangeLog {
+    /// # Errors
+    /// [`SandboxError::Directory`]: it cannot be made, read or written. [`SandboxError::Locked`]: another sandbox has it.
+    /// [`SandboxError::Damaged`]: a line that is not the last one is no change.
+    pub(super) fn open(directory: &Path) -> Result<(ChangeLog, Contents), SandboxError> {
+        let failed = |source| SandboxError::Directory { path: directory.to_owned(), source };
+        std::fs::create_dir_all(directory).map_err(failed)?;
+        let lock =
+            OpenOptions::new().create(true).truncate(false).write(true).open(directory.join(LOCK)).map_err(failed)?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(SandboxError::Locked { path: directory.to_owned() }),
+            Err(TryLockError::Error(source)) => return Err(failed(source)),
+        }
+        let path = directory.join(OBJECTS);
+        let contents = read(&path)?;
+        write_folded(&path, contents.version, contents.objects.iter()).map_err(failed)?;
+        let file = OpenOptions::new().append(true).open(&path).map_err(failed)?;
+        Ok((ChangeLog { file, path, _lock: lock }, contents))
+    }
+
+    pub(super) fn append(&mut self, change: &Stored) -> io::Result<()> {
+        // One write a line: a kill leaves whole lines and at most one cut one.
+        let mut line = serde_json::to_vec(change)?;
+        line.push(b'\n');
+        self.file.write_all(&line)
+    }
+
+    pub(super) fn compact<'a>(self, version: u64, objects: impl Iterator<Item = &'a Value>) -> io::Result<()> {
+        write_folded(&self.path, version, objects)
+    }
+}
+
+fn read(path: &Path) -> Result<Contents, SandboxError> {
+    let bytes = match std::fs::read(path) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Contents::default()),
+        Err(source) => return Err(SandboxError::Directory { path: path.to_owned(), source }),
+    };
+    let mut version = 0;
+    let mut objects: BTreeMap<(String, String, String), Value> = BTreeMap::new();
+    let lines: Vec<&[u8]> = bytes.split_inclusive(|byte| *byte == b'\n').collect();
+    for (index, line) in lines.iter().enumerate() {
+        if !line.ends_with(b"\n") {
+            tracing::info!(line = index + 1, "the sandbox's last change was cut by a kill, and is dropped");
+            break;
+        }
+        let change = serde_json::from_slice(line).map_err(|source| SandboxError::Damaged {
+            path: path.to_owned(),
+            line: index + 1,
+            source,
+        })?;
+        match change {
+            Stored::Version(at) => version = at,
+            Stored::Put { version: at, object } => {
+                version = version.max(at);
+                let key =
+                    ["/kind", "/metadata/namespace", "/metadata/name"].map(|pointer| text(&object, pointer).to_owned());
+                objects.insert(key.into(), object);
+            }
+            Stored::Delete { version: at, kind, namespace, name } => {
+                version = version.max(at);
+                objects.remove(&(kind, namespace, name));
+            }
+        }
+    }
+    Ok(Contents { version, objects: objects.into_values().collect() })
+}
+
+fn write_folded<'a>(path: &Path, version: u64, objects: impl Iterator<Item = &'a Value>) -> io::Result<()> {
+    let beside = path.with_extension("new");
+    let mut file = BufWriter::new(File::create(&beside)?);
+    serde_json::to_writer(&mut file, &Stored::Version(version))?;
+    file.write_all(b"\n")?;
+    for object in objects {
+        // Version 0: the object says its own, the first line the whole's.
+        serde_json::to_writer(&mut file, &Stored::Put { version: 0, object: object.clone() })?;
+        file.write_all(b"\n")?;
+    }
+    file.into_inner().map_err(io::IntoInnerError::into_error)?;
+    std::fs::rename(beside, path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn what_was_put_and_not_deleted_is_there_at_the_next_open_and_a_cut_last_line_is_dropped() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let pod = |name: &str| json!({"kind": "Pod", "metadata": {"namespace": "a", "name": name}});
+        let (mut log, contents) = ChangeLog::open(directory.path()).expect("opens");
+        assert_eq!((contents.version, contents.objects.len()), (0, 0));
+        log.append(&Stored::Put { version: 1, object: pod("one") }).expect("written");
+        log.append(&Stored::Put { version: 2, object: pod("two") }).expect("written");
+        log.append(&Stored::Delete { version: 3, kind: "Pod".into(), namespace: "a".into(), name: "one".into() })
+            .expect("written");
+        log.file.write_all(b"{\"put\":{\"version\":4,").expect("written");
+        drop(log);
+
+        let (log, contents) = ChangeLog::open(directory.path()).expect("opens again");
+        assert_eq!((contents.version, contents.objects), (3, vec![pod("two")]));
+        drop(log);
+        let (_log, contents) = ChangeLog::open(directory.path()).expect("opens what it folded");
+        assert_eq!((contents.version, contents.objects.len()), (3, 1));
+    }
+
+    #[test]
+    fn a_directory_that_is_open_is_refused_and_a_damaged_line_is_named() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (log, _) = ChangeLog::open(directory.path()).expect("opens");
+        assert!(matches!(ChangeLog::open(directory.path()), Err(SandboxError::Locked { .. })));
+        drop(log);
+        std::fs::write(directory.path().join(OBJECTS), "{\"version\":1}\nnonsense\n{\"version\":2}\n")
+            .expect("written");
+        assert!(matches!(ChangeLog::open(directory.path()), Err(SandboxError::Damaged { line: 2, .. })));
+    }
+}
