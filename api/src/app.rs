@@ -1,0 +1,62 @@
+//! What the routes share: the engine once it is open, the settings in force, the cluster.
+//!
+//! The listener is open before the engine is: until [`App::opened`] every route but the two of health answers 503.
+
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+
+use cairn_engine::{Clock, Engine, SystemClock, Timestamp};
+use tokio_util::sync::CancellationToken;
+
+use crate::{cluster::ClusterCheck, config::Rules, problem::Problem};
+
+/// What the routes share.
+pub(crate) struct App {
+    engine: OnceLock<Engine>,
+    rules: RwLock<Arc<Rules>>,
+    /// Whether the cluster can be reached.
+    pub(crate) cluster: ClusterCheck,
+    /// Set when the program is about to end: whoever waits for something answers now.
+    pub(crate) stopping: CancellationToken,
+}
+
+impl App {
+    /// An app without an engine yet.
+    pub(crate) fn new(rules: Rules, cluster: ClusterCheck) -> Self {
+        Self {
+            engine: OnceLock::new(),
+            rules: RwLock::new(Arc::new(rules)),
+            cluster,
+            stopping: CancellationToken::new(),
+        }
+    }
+
+    /// Recovery is done: the routes are open. Only the first call counts.
+    pub(crate) fn opened(&self, engine: Engine) {
+        // An error would mean a second engine, which nobody makes.
+        let _ = self.engine.set(engine);
+    }
+
+    /// The engine.
+    ///
+    /// # Errors
+    /// [`Problem`] until recovery is done.
+    pub(crate) fn engine(&self) -> Result<&Engine, Problem> {
+        self.engine.get().ok_or_else(Problem::recovering)
+    }
+
+    /// The rules in force now.
+    pub(crate) fn rules(&self) -> Arc<Rules> {
+        Arc::clone(&self.rules.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// From here on these rules are in force.
+    pub(crate) fn set_rules(&self, rules: Rules) {
+        *self.rules.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(rules);
+    }
+
+    /// The time now, for answers only: what counts is in the journal.
+    #[expect(clippy::unused_self, reason = "the routes ask the app for all that they need")]
+    pub(crate) fn now(&self) -> Timestamp {
+        SystemClock.now()
+    }
+}

@@ -1,0 +1,82 @@
+//! Which cluster: from a kubeconfig, from inside a pod, or at a bare URL; and whether it can be reached.
+
+use std::{
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use anyhow::Context as _;
+use cairn_steps::cluster::Cluster;
+use kube::{
+    Client, Config,
+    config::{KubeConfigOptions, Kubeconfig},
+};
+use tokio::sync::Mutex;
+
+/// The time that the question whether it is there may take.
+const CHECK_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long an answer to that question is used again.
+const CHECK_AGE_MAX: Duration = Duration::from_secs(1);
+
+/// The cluster of this kubeconfig, or of the usual places: `KUBECONFIG`, `~/.kube/config`, the pod's own. Nothing is asked
+/// of it yet: one that cannot be reached now may be reachable later.
+///
+/// # Errors
+/// If there is no configuration, or it cannot be read.
+pub(crate) async fn configured(kubeconfig: Option<&Path>, context: Option<&str>) -> anyhow::Result<Cluster> {
+    let options = KubeConfigOptions { context: context.map(ToOwned::to_owned), ..KubeConfigOptions::default() };
+    let config = match kubeconfig {
+        Some(path) => {
+            let read = Kubeconfig::read_from(path)
+                .with_context(|| format!("kubeconfig: {} cannot be read", path.display()))?;
+            Config::from_custom_kubeconfig(read, &options).await.context("kubeconfig: it describes no cluster")?
+        }
+        None if context.is_some() => {
+            Config::from_kubeconfig(&options).await.context("context: the kubeconfig does not describe it")?
+        }
+        None => Config::infer()
+            .await
+            .context("no cluster is configured: give --kubeconfig FILE, or use `cairn dev`, which brings its own")?,
+    };
+    Cluster::connect(config).context("the cluster's client cannot be made")
+}
+
+/// The cluster without authentication, such as a sandbox, at this URL.
+///
+/// # Errors
+/// If that is no URL.
+pub(crate) fn at(url: &str) -> anyhow::Result<Cluster> {
+    let url = url.parse().with_context(|| format!("sandbox: `{url}` is no URL such as http://127.0.0.1:8081"))?;
+    Cluster::connect(Config::new(url)).context("the cluster's client cannot be made")
+}
+
+/// Whether the cluster can be reached: asked at most once a second, however often that is wanted.
+pub(crate) struct ClusterCheck {
+    client: Client,
+    last: Mutex<Option<(Instant, Result<(), String>)>>,
+}
+
+impl ClusterCheck {
+    /// A check of this client's cluster.
+    pub(crate) fn new(client: Client) -> Self {
+        Self { client, last: Mutex::new(None) }
+    }
+
+    /// Whether it can be reached now, and if not, why.
+    pub(crate) async fn reachable(&self) -> Result<(), String> {
+        // Those who ask at the same time wait for the same answer.
+        let mut last = self.last.lock().await;
+        if let Some((when, answer)) = &*last
+            && when.elapsed() < CHECK_AGE_MAX
+        {
+            return answer.clone();
+        }
+        let answer = match tokio::time::timeout(CHECK_TIMEOUT, self.client.apiserver_version()).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(error)) => Err(crate::telemetry::chain(&error)),
+            Err(_) => Err(format!("no answer within {} seconds", CHECK_TIMEOUT.as_secs())),
+        };
+        *last = Some((Instant::now(), answer.clone()));
+        answer
+    }
+}

@@ -1,0 +1,263 @@
+//! Arguments → checked settings, in two stages.
+//!
+//! First every source is read as it is: flags and `CAIRN_…` variables (a flag wins), the file of `--config`. Then they are
+//! laid over each other and checked, and every wrong value is named by its key. Quotas and the GitLab rules are in the file,
+//! and are read again on SIGHUP ([`reread`]); a file that is wrong then changes nothing.
+
+mod args;
+mod file;
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use cairn_engine::{Amounts, Limits, Tenant};
+use cairn_steps::gitlab::{AllowedHost, GitLabRules};
+
+pub(crate) use self::args::{
+    Args, Command, DemoArgs, DevArgs, SandboxArgs, SandboxSettings, ServeArgs, Shared, Testing, ViewsCommand,
+};
+use self::file::File;
+use crate::telemetry::{DEFAULT_FILTER, LogFormat};
+
+/// The port that the scripts of users call.
+const PORT: u16 = 8080;
+/// Where everything is kept if nobody says otherwise.
+pub(crate) const DATA: &str = "cairn-data";
+/// The most connections at once.
+const CONNECTIONS: usize = 1024;
+/// How long attempts in hand may take when the program ends.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// Settings that are complete and right.
+#[derive(Debug, Clone)]
+pub(crate) struct Settings {
+    /// Where the journal, the sandbox and, unless moved, the views are.
+    pub(crate) data: PathBuf,
+    /// The port on loopback; 0 for any that is free.
+    pub(crate) port: u16,
+    /// How logs are written.
+    pub(crate) log_format: LogFormat,
+    /// What is logged.
+    pub(crate) log_filter: String,
+    /// Where the views are.
+    pub(crate) views: PathBuf,
+    /// The deployment log: a line a report.
+    pub(crate) log: PathBuf,
+    /// The most connections at once.
+    pub(crate) connections: usize,
+    /// How long attempts in hand may take when the program ends.
+    pub(crate) grace: Duration,
+    /// How much may be under way at once.
+    pub(crate) limits: Limits,
+    /// The kubeconfig, and the context in it.
+    pub(crate) kubeconfig: Option<PathBuf>,
+    /// The context in the kubeconfig.
+    pub(crate) context: Option<String>,
+    /// What may change while the program runs.
+    pub(crate) rules: Rules,
+    /// Where the rules were read from, and are read again.
+    pub(crate) file: Option<PathBuf>,
+    /// The flags, which win over the file also when it is read again.
+    shared: Shared,
+}
+
+/// What may change while the program runs.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Rules {
+    /// The most that a tenant without a quota of its own may hold.
+    quota: Amounts,
+    /// The most that these tenants may hold.
+    quotas: BTreeMap<Tenant, Amounts>,
+    /// Which GitLab hosts may be asked.
+    pub(crate) gitlab: GitLabRules,
+}
+
+impl Rules {
+    /// The most that this tenant may hold; what is not named is not limited.
+    pub(crate) fn quota(&self, tenant: &Tenant) -> Amounts {
+        self.quotas.get(tenant).unwrap_or(&self.quota).clone()
+    }
+}
+
+/// Why the settings cannot be used: one line for each wrong value.
+#[derive(Debug, thiserror::Error)]
+#[error("{}", .0.join("\n"))]
+pub(crate) struct ConfigError(Vec<String>);
+
+/// A duration as people write it: `500ms`, `30s`, `10m`.
+///
+/// # Errors
+/// If it is none, or negative.
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("`{text}` is no duration such as `500ms`, `30s` or `10m`");
+    let read: jiff::SignedDuration = text.parse().map_err(|_| wrong())?;
+    Duration::try_from(read).map_err(|_| wrong())
+}
+
+impl Settings {
+    /// Lays flags and variables over the file, the file over the defaults, and checks it all.
+    ///
+    /// # Errors
+    /// [`ConfigError`] names every value that is wrong.
+    pub(crate) fn new(shared: &Shared) -> Result<Self, ConfigError> {
+        let file = File::read(shared.config.as_deref()).map_err(|error| ConfigError(vec![error]))?;
+        let mut errors = Vec::new();
+        let rules = rules(shared, &file, &mut errors);
+        let limits = Limits::default();
+        let mut at_least_one = |key: &str, value: usize| {
+            if value == 0 {
+                errors.push(format!("{key}: 0 would let nothing run: it is at least 1"));
+            }
+            value
+        };
+        let limits = Limits {
+            in_flight: at_least_one(
+                "limits.in_flight",
+                shared.in_flight.or(file.limits.in_flight).unwrap_or(limits.in_flight),
+            ),
+            in_flight_per_tenant: at_least_one(
+                "limits.in_flight_per_tenant",
+                shared.in_flight_per_tenant.or(file.limits.in_flight_per_tenant).unwrap_or(limits.in_flight_per_tenant),
+            ),
+            queue: at_least_one("limits.queue", file.limits.queue.unwrap_or(limits.queue)),
+        };
+        let connections =
+            at_least_one("limits.connections", shared.connections.or(file.limits.connections).unwrap_or(CONNECTIONS));
+        let grace = shared.grace.or_else(|| {
+            let text = file.grace.as_deref()?;
+            duration(text).map_err(|error| errors.push(format!("grace: {error}"))).ok()
+        });
+        let data = shared.data.clone().or(file.data.clone()).unwrap_or_else(|| DATA.into());
+        let views = shared.views.clone().or(file.views.clone()).unwrap_or_else(|| data.join("views"));
+        let log = shared.log.clone().or(file.log.clone()).unwrap_or_else(|| views.join("deployment.log"));
+        if !errors.is_empty() {
+            return Err(ConfigError(errors));
+        }
+        Ok(Self {
+            port: shared.port.or(file.port).unwrap_or(PORT),
+            log_format: shared.log_format.or(file.log_format).unwrap_or_default(),
+            log_filter: shared
+                .log_filter
+                .clone()
+                .or(file.log_filter.clone())
+                .unwrap_or_else(|| DEFAULT_FILTER.to_owned()),
+            connections,
+            grace: grace.unwrap_or(GRACE),
+            limits,
+            kubeconfig: shared.kubeconfig.clone().or(file.kubeconfig.clone()),
+            context: shared.context.clone().or(file.context.clone()),
+            rules,
+            file: shared.config.clone(),
+            shared: shared.clone(),
+            data,
+            views,
+            log,
+        })
+    }
+
+    /// The rules as the file has them now.
+    ///
+    /// # Errors
+    /// [`ConfigError`] names every value that is wrong; the rules in force are not touched.
+    pub(crate) fn reread(&self) -> Result<Rules, ConfigError> {
+        let file = File::read(self.file.as_deref()).map_err(|error| ConfigError(vec![error]))?;
+        let mut errors = Vec::new();
+        let rules = rules(&self.shared, &file, &mut errors);
+        if errors.is_empty() { Ok(rules) } else { Err(ConfigError(errors)) }
+    }
+}
+
+/// Where a sandbox with this data directory keeps its objects.
+pub(crate) fn sandbox_dir(data: &Path) -> PathBuf {
+    data.join("sandbox")
+}
+
+fn rules(shared: &Shared, file: &File, errors: &mut Vec<String>) -> Rules {
+    let mut hosts = Vec::new();
+    let mut add = |key: &str, names: &[String], private: bool| {
+        for name in names {
+            match AllowedHost::parse(name) {
+                Ok(host) => hosts.push(if private { host.private() } else { host }),
+                Err(error) => {
+                    errors.push(format!("{key}: `{name}` is no host such as `gitlab.example.com:8443`: {error}"));
+                }
+            }
+        }
+    };
+    let or = |flags: &Vec<String>, file: &Vec<String>| if flags.is_empty() { file.clone() } else { flags.clone() };
+    add("gitlab.hosts", &or(&shared.gitlab_hosts, &file.gitlab.hosts), false);
+    add("gitlab.private_hosts", &or(&shared.gitlab_private_hosts, &file.gitlab.private_hosts), true);
+    let allow_http = shared.gitlab_allow_http || file.gitlab.allow_http;
+    let gitlab = GitLabRules { hosts, allow_http, ..GitLabRules::default() };
+    let mut quotas = BTreeMap::new();
+    for (name, quota) in &file.quota.tenants {
+        if let Err(error) = cairn_steps::names::Tenant::parse(name) {
+            errors.push(format!("quota.tenants.{name}: the name {error}"));
+        }
+        quotas.insert(Tenant::new(name), quota.amounts(&format!("quota.tenants.{name}"), errors));
+    }
+    let quota = file.quota.default.amounts("quota.default", errors);
+    Rules { quota, quotas, gitlab }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+
+    fn shared(arguments: &[&str]) -> Shared {
+        let arguments = ["cairn", "serve"].iter().chain(arguments);
+        match Args::try_parse_from(arguments).expect("right arguments").command {
+            Command::Serve(serve) => serve.shared,
+            _ => unreachable!("`serve` was asked for"),
+        }
+    }
+
+    fn with_file(text: &str, arguments: &[&str]) -> Result<Settings, ConfigError> {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("cairn.toml");
+        std::fs::write(&path, text).expect("written");
+        let path = path.to_str().expect("UTF-8");
+        Settings::new(&shared(&[&["--config", path], arguments].concat()))
+    }
+
+    #[test]
+    fn a_flag_wins_over_the_file_and_the_file_over_the_default() {
+        let settings =
+            with_file("port = 9000\ndata = \"/d\"\n[limits]\nin_flight = 3", &["--port", "0"]).expect("right");
+        assert_eq!((settings.port, settings.data.as_path()), (0, Path::new("/d")));
+        assert_eq!((settings.limits.in_flight, settings.connections), (3, CONNECTIONS));
+        assert_eq!(settings.log, Path::new("/d/views/deployment.log"));
+    }
+
+    #[test]
+    fn a_tenant_has_its_own_quota_or_the_default() {
+        let settings = with_file(
+            "[quota.default]\nclusters = 2\ncpu = \"1500m\"\n[quota.tenants.acme]\nmemory = \"1Gi\"\ngpus = 0",
+            &[],
+        )
+        .expect("right");
+        let other = settings.rules.quota(&"other".into());
+        assert_eq!(other.get(&"clusters".into()), Some(&2));
+        assert_eq!(other.get(&"cpu_millis".into()), Some(&1500));
+        let acme = settings.rules.quota(&"acme".into());
+        assert_eq!(acme.get(&"memory_bytes".into()), Some(&(1 << 30)));
+        assert_eq!((acme.get(&"gpus".into()), acme.get(&"clusters".into())), (Some(&0), None));
+    }
+
+    #[test]
+    fn every_wrong_value_is_named_by_its_key() {
+        let text =
+            "grace = \"soon\"\n[limits]\nin_flight = 0\n[gitlab]\nhosts = [\"a/b\"]\n[quota.tenants.A]\ncpu = \"1GB\"";
+        let error = with_file(text, &[]).expect_err("four of them").to_string();
+        for key in ["grace:", "limits.in_flight:", "gitlab.hosts:", "quota.tenants.A:", "quota.tenants.A.cpu:"] {
+            assert!(error.contains(key), "{key} in {error}");
+        }
+        let error = with_file("prot = 1", &[]).expect_err("a typo").to_string();
+        assert!(error.contains("prot"), "{error}");
+    }
+}

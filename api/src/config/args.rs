@@ -1,0 +1,255 @@
+//! The command line, as it stays: `cairn serve|dev|demo|sandbox|views`.
+
+use std::{path::PathBuf, time::Duration};
+
+use cairn_steps::report::STATUSES;
+use clap::{Args as ClapArgs, Parser, Subcommand};
+
+use super::duration;
+use crate::telemetry::LogFormat;
+
+const EXAMPLES: &str = "\
+Examples:
+  cairn demo                               watch a cluster being created in ten journaled steps
+  cairn demo --exit --crash-at k8s_applied kill the engine at that step, and watch it resume
+  cairn demo --exit --fail-at k8s_applied  let that step fail, and watch everything being taken back
+  cairn dev                                an engine with a sandbox cluster, data in ./cairn-data
+  cairn serve --kubeconfig ~/.kube/config  an engine for a real cluster
+
+Every setting can also be given as a variable (CAIRN_PORT=9000) or in a file (--config cairn.toml), in that order.";
+
+/// Creates Elasticsearch clusters on Kubernetes as durable workflows: every creation completes or leaves nothing.
+#[derive(Debug, Parser)]
+#[command(name = "cairn", version, about, after_help = EXAMPLES, arg_required_else_help = true)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What the program is to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run the engine against a real cluster.
+    #[command(
+        after_help = "Example:\n  cairn serve --data /var/lib/cairn --kubeconfig ~/.kube/config --config cairn.toml"
+    )]
+    Serve(Box<ServeArgs>),
+    /// Run the engine with a sandbox cluster of its own.
+    #[command(
+        after_help = "Examples:\n  cairn dev\n  cairn dev --data /tmp/cairn --port 0 --pod-ready-after 500ms\n  cairn dev --sandbox http://127.0.0.1:8081"
+    )]
+    Dev(Box<DevArgs>),
+    /// Show one creation, live: with a crash, with a rollback, or plainly.
+    #[command(
+        after_help = "Examples:\n  cairn demo\n  cairn demo --exit --crash-at gitlab_pulled\n  cairn demo --exit --fail-at k8s_applied"
+    )]
+    Demo(Box<DemoArgs>),
+    /// Run the sandbox cluster alone, for engines elsewhere.
+    #[command(after_help = "Example:\n  cairn sandbox --port 8081 --data ./cairn-data")]
+    Sandbox(SandboxArgs),
+    /// Look after the views of the journal.
+    Views {
+        #[command(subcommand)]
+        command: ViewsCommand,
+    },
+}
+
+/// What is to be done about the views.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ViewsCommand {
+    /// Make report files, deployment log and record files anew from the journal. No engine may run on it.
+    #[command(after_help = "Example:\n  cairn views rebuild --data ./cairn-data")]
+    Rebuild(Box<Shared>),
+}
+
+/// What every engine takes.
+#[derive(Debug, Clone, Default, ClapArgs)]
+pub(crate) struct Shared {
+    /// Where the journal is kept [default: ./cairn-data]
+    #[arg(long, value_name = "DIR", env = "CAIRN_DATA")]
+    pub(crate) data: Option<PathBuf>,
+    /// The port on 127.0.0.1; 0 picks a free one and prints it [default: 8080]
+    #[arg(long, value_name = "N", env = "CAIRN_PORT")]
+    pub(crate) port: Option<u16>,
+    /// How logs are written [default: human]
+    #[arg(long, value_name = "FORMAT", env = "CAIRN_LOG_FORMAT")]
+    pub(crate) log_format: Option<LogFormat>,
+    /// What is logged, such as `info,cairn=debug`
+    #[arg(long, value_name = "FILTER", env = "CAIRN_LOG_FILTER")]
+    pub(crate) log_filter: Option<String>,
+    /// Where report files and records are written [default: DATA/views]
+    #[arg(long, value_name = "DIR", env = "CAIRN_VIEWS")]
+    pub(crate) views: Option<PathBuf>,
+    /// The deployment log, a line a report [default: VIEWS/deployment.log]
+    #[arg(long, value_name = "FILE", env = "CAIRN_LOG")]
+    pub(crate) log: Option<PathBuf>,
+    /// A file with settings and quotas (TOML); quotas and GitLab hosts are read again on SIGHUP
+    #[arg(long, value_name = "FILE", env = "CAIRN_CONFIG")]
+    pub(crate) config: Option<PathBuf>,
+    /// The kubeconfig [default: KUBECONFIG, ~/.kube/config, or the pod's own]
+    #[arg(long, value_name = "FILE", env = "CAIRN_KUBECONFIG")]
+    pub(crate) kubeconfig: Option<PathBuf>,
+    /// The context in the kubeconfig [default: its current one]
+    #[arg(long, value_name = "NAME", env = "CAIRN_CONTEXT")]
+    pub(crate) context: Option<String>,
+    /// How long attempts in hand may take at the end [default: 10s]
+    #[arg(long, value_name = "DURATION", env = "CAIRN_GRACE", value_parser = duration)]
+    pub(crate) grace: Option<Duration>,
+    /// Attempts in flight at most [default: 64]
+    #[arg(long, value_name = "N", env = "CAIRN_IN_FLIGHT")]
+    pub(crate) in_flight: Option<usize>,
+    /// Attempts in flight for one tenant at most [default: 16]
+    #[arg(long, value_name = "N", env = "CAIRN_IN_FLIGHT_PER_TENANT")]
+    pub(crate) in_flight_per_tenant: Option<usize>,
+    /// Connections at most [default: 1024]
+    #[arg(long, value_name = "N", env = "CAIRN_CONNECTIONS")]
+    pub(crate) connections: Option<usize>,
+    /// A GitLab host from which settings may be pulled, `HOST` or `HOST:PORT` [default: none]
+    #[arg(long = "gitlab-host", value_name = "HOST", env = "CAIRN_GITLAB_HOSTS", value_delimiter = ',')]
+    pub(crate) gitlab_hosts: Vec<String>,
+    /// The same, for a host whose address lies inside
+    #[arg(
+        long = "gitlab-private-host",
+        value_name = "HOST",
+        env = "CAIRN_GITLAB_PRIVATE_HOSTS",
+        value_delimiter = ','
+    )]
+    pub(crate) gitlab_private_hosts: Vec<String>,
+    /// Pull over plain http too
+    #[arg(long, env = "CAIRN_GITLAB_ALLOW_HTTP")]
+    pub(crate) gitlab_allow_http: bool,
+}
+
+/// `cairn serve`
+#[derive(Debug, Clone, ClapArgs)]
+pub(crate) struct ServeArgs {
+    #[command(flatten)]
+    pub(crate) shared: Shared,
+    #[command(flatten)]
+    pub(crate) testing: Testing,
+}
+
+/// `cairn dev`
+#[derive(Debug, Clone, ClapArgs)]
+pub(crate) struct DevArgs {
+    #[command(flatten)]
+    pub(crate) shared: Shared,
+    #[command(flatten)]
+    pub(crate) cluster: SandboxSettings,
+    /// Use the sandbox that runs at this URL, instead of one in this process
+    #[arg(long, value_name = "URL", env = "CAIRN_SANDBOX")]
+    pub(crate) sandbox: Option<String>,
+    /// The port of the sandbox's own API; 0 picks a free one [default: 0]
+    #[arg(long, value_name = "N", env = "CAIRN_SANDBOX_PORT", default_value_t = 0, hide_default_value = true)]
+    pub(crate) sandbox_port: u16,
+    #[command(flatten)]
+    pub(crate) testing: Testing,
+}
+
+/// `cairn demo`
+#[derive(Debug, Clone, ClapArgs)]
+pub(crate) struct DemoArgs {
+    #[command(flatten)]
+    pub(crate) shared: Shared,
+    #[command(flatten)]
+    pub(crate) cluster: SandboxSettings,
+    /// End when it was shown, instead of serving on until Ctrl-C; exit 0 if what was asked for happened
+    #[arg(long)]
+    pub(crate) exit: bool,
+    /// Kill the engine's process with SIGKILL at this step, and resume in a new one
+    #[arg(long, value_name = "STEP", conflicts_with = "fail_at")]
+    pub(crate) crash_at: Option<StepChoice>,
+    /// Let this step fail, and take everything back
+    #[arg(long, value_name = "STEP")]
+    pub(crate) fail_at: Option<StepChoice>,
+}
+
+/// `cairn sandbox`
+#[derive(Debug, Clone, ClapArgs)]
+pub(crate) struct SandboxArgs {
+    /// The objects are kept under DIR/sandbox [default: ./cairn-data]
+    #[arg(long, value_name = "DIR", env = "CAIRN_DATA")]
+    pub(crate) data: Option<PathBuf>,
+    /// The port on 127.0.0.1; 0 picks a free one and prints it [default: 8081]
+    #[arg(long, value_name = "N", env = "CAIRN_SANDBOX_PORT", default_value_t = 8081, hide_default_value = true)]
+    pub(crate) port: u16,
+    /// How logs are written [default: human]
+    #[arg(long, value_name = "FORMAT", env = "CAIRN_LOG_FORMAT")]
+    pub(crate) log_format: Option<LogFormat>,
+    #[command(flatten)]
+    pub(crate) cluster: SandboxSettings,
+}
+
+/// How the sandbox cluster behaves.
+#[derive(Debug, Clone, ClapArgs)]
+pub(crate) struct SandboxSettings {
+    /// How long a pod of the sandbox takes to become ready [default: 2s]
+    #[arg(long, value_name = "DURATION", env = "CAIRN_POD_READY_AFTER", value_parser = duration)]
+    pub(crate) pod_ready_after: Option<Duration>,
+}
+
+impl SandboxSettings {
+    /// How long a pod takes to become ready.
+    pub(crate) fn pod_ready_after(&self) -> Duration {
+        self.pod_ready_after.unwrap_or(Duration::from_secs(2))
+    }
+}
+
+/// Faults on purpose. Nobody needs them but tests and `cairn demo`.
+#[derive(Debug, Clone, Default, ClapArgs)]
+#[command(next_help_heading = "Testing")]
+pub(crate) struct Testing {
+    /// SIGKILL this very process: `append:K:before`, `append:K:after` (around the K-th append), or `step:NAME`
+    /// (right after the start of that step is on the disk)
+    #[arg(long, value_name = "POINT", env = "CAIRN_KILL_AT", value_parser = crate::killpoint::KillPoint::parse)]
+    pub(crate) kill_at: Option<crate::killpoint::KillPoint>,
+    /// Let this step do its work and then fail for good
+    #[arg(long, value_name = "STEP", env = "CAIRN_FAIL_AT")]
+    pub(crate) fail_at: Option<StepChoice>,
+    /// End when standard input is closed: when the parent process is gone
+    #[arg(long, env = "CAIRN_EXIT_WITH_PARENT")]
+    pub(crate) exit_with_parent: bool,
+}
+
+/// The name of one of the ten steps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct StepChoice(&'static str);
+
+impl StepChoice {
+    /// The step's name.
+    pub(crate) fn as_str(self) -> &'static str {
+        self.0
+    }
+}
+
+impl std::str::FromStr for StepChoice {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let found = STATUSES.iter().find(|name| **name == text);
+        found
+            .map(|name| Self(name))
+            .ok_or_else(|| format!("there is no such step: the ten are {}", STATUSES.join(", ")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn an_unknown_step_is_wrong_use_and_the_ten_are_named() {
+        let error = Args::try_parse_from(["cairn", "demo", "--fail-at", "nope"]).expect_err("no such step");
+        assert_eq!(error.exit_code(), 2);
+        for step in STATUSES {
+            assert!(error.to_string().contains(step), "{step} in {error}");
+        }
+    }
+}

@@ -1,0 +1,156 @@
+//! An engine behind HTTP, from the open port to the closed store: what `serve` and `dev` have in common.
+
+use std::{io::Write as _, net::Ipv4Addr, path::Path, process::ExitCode, sync::Arc};
+
+use anyhow::Context as _;
+use cairn_engine::{
+    Engine, EngineOptions, Registry, SystemClock,
+    store::{Store, StoreError},
+};
+use cairn_steps::{
+    cluster::{Cluster, rollout::RolloutRules},
+    create::{Deps, create_definition},
+    gitlab::GitLab,
+};
+use tokio::net::TcpListener;
+
+use crate::{
+    app::App,
+    cluster::ClusterCheck,
+    config::{Settings, Testing},
+    failpoint,
+    killpoint::KillingStore,
+    routes, server,
+    shutdown::{self, Asked, Signals},
+    telemetry::LogFormat,
+    views::Views,
+};
+
+/// The definition that creates a cluster.
+pub(crate) const CREATE: &str = cairn_steps::create::NAME;
+
+/// The file that holds the port while the program runs.
+const PORT_FILE: &str = "cairn.port";
+
+/// Runs an engine against this cluster until a signal ends it.
+///
+/// # Errors
+/// If the port is taken, the journal cannot be opened, or it stopped after a failed write.
+pub(crate) async fn run(settings: Settings, testing: Testing, cluster: Cluster) -> anyhow::Result<ExitCode> {
+    let mut signals = Signals::new().context("signals cannot be received")?;
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, settings.port))
+        .await
+        .with_context(|| format!("port {} of 127.0.0.1 cannot be used: choose another --port, or 0", settings.port))?;
+    let port = listener.local_addr()?.port();
+    let app = Arc::new(App::new(settings.rules.clone(), ClusterCheck::new(cluster.client().clone())));
+    let connections = settings.connections;
+    // The port is open before recovery: whoever asks hears 503 instead of nothing.
+    let serving =
+        tokio::spawn(server::serve(listener, routes::router(Arc::clone(&app)), connections, app.stopping.clone()));
+    announce(port, settings.log_format);
+    let opened = tokio::select! {
+        opened = open(&settings, &testing, cluster) => opened,
+        () = signals.end() => {
+            tracing::info!("ended before recovery was done");
+            return Ok(ExitCode::SUCCESS);
+        }
+    };
+    let engine = opened?;
+    let port_file = settings.data.join(PORT_FILE);
+    std::fs::write(&port_file, format!("{port}\n"))
+        .with_context(|| format!("{} cannot be written", port_file.display()))?;
+    tracing::info!(port, data = %settings.data.display(), active = engine.health().active, "ready");
+    app.opened(engine.clone());
+    let ended = watch(&app, &engine, &settings, &testing, &mut signals).await;
+    app.stopping.cancel();
+    let _ = serving.await;
+    let _ = std::fs::remove_file(&port_file);
+    ended.map(|()| ExitCode::SUCCESS)
+}
+
+/// Obeys signals until one of them, or a fault of the journal, ends the program.
+async fn watch(
+    app: &Arc<App>,
+    engine: &Engine,
+    settings: &Settings,
+    testing: &Testing,
+    signals: &mut Signals,
+) -> anyhow::Result<()> {
+    let parent_gone = async {
+        if testing.exit_with_parent {
+            shutdown::parent_gone().await;
+        } else {
+            std::future::pending::<()>().await;
+        }
+    };
+    tokio::pin!(parent_gone);
+    loop {
+        tokio::select! {
+            why = engine.stopped() => {
+                anyhow::bail!("the journal has stopped: {why}; nothing more was accepted or done: start cairn again once its disk takes writes");
+            }
+            () = &mut parent_gone => return shutdown::drain(app, engine, settings, signals).await,
+            asked = signals.next() => match asked {
+                Asked::End => return shutdown::drain(app, engine, settings, signals).await,
+                Asked::Reread => match settings.reread() {
+                    Ok(rules) => {
+                        tracing::info!("quotas and GitLab hosts are read again, and in force");
+                        app.set_rules(rules);
+                    }
+                    Err(error) => tracing::error!(%error, "the settings are wrong: those before stay in force"),
+                },
+            },
+        }
+    }
+}
+
+/// Opens the store and the engine, and starts the views.
+async fn open(settings: &Settings, testing: &Testing, cluster: Cluster) -> anyhow::Result<Engine> {
+    let data = settings.data.clone();
+    // Healing a damaged copy can take a while, and blocks.
+    let mut store = tokio::task::spawn_blocking(move || open_store(&data)).await.context("opening the journal")??;
+    if let Some(point) = testing.kill_at.clone() {
+        tracing::warn!(?point, "this process is going to kill itself");
+        store = Arc::new(KillingStore::new(store, point));
+    }
+    let engine = Engine::open(EngineOptions {
+        store,
+        definitions: definitions(settings, testing, cluster),
+        clock: Arc::new(SystemClock),
+        limits: settings.limits,
+    })
+    .await?;
+    engine.project(Box::new(Views::new(&settings.views, &settings.log)));
+    Ok(engine)
+}
+
+/// The journal in this directory. Until the durable store is there, in memory.
+///
+/// # Errors
+/// [`StoreError`], with what to do about it.
+pub(crate) fn open_store(data: &Path) -> Result<Arc<dyn Store>, StoreError> {
+    tracing::warn!(data = %data.display(), "the journal is kept in memory");
+    Ok(Arc::new(cairn_engine::store::MemoryStore::new()))
+}
+
+fn definitions(settings: &Settings, testing: &Testing, cluster: Cluster) -> Registry {
+    let gitlab = GitLab::new(settings.rules.gitlab.clone());
+    let create = create_definition(Deps { cluster, gitlab, rollout: RolloutRules::default() });
+    let create = match testing.fail_at {
+        Some(step) => failpoint::failing_at(&create, step.as_str()),
+        None => create,
+    };
+    Registry::new([create])
+}
+
+/// Says where it listens, where a script can read it.
+pub(crate) fn announce(port: u16, format: LogFormat) {
+    let url = format!("http://127.0.0.1:{port}");
+    let line = match format {
+        LogFormat::Human => format!("listening on {url}"),
+        LogFormat::Json => serde_json::json!({ "listening": url }).to_string(),
+    };
+    let mut stdout = std::io::stdout().lock();
+    // Nobody has to read it.
+    let _ = writeln!(stdout, "{line}").and_then(|()| stdout.flush());
+}

@@ -1,0 +1,201 @@
+//! `POST /clusters`: a creation is accepted once its submission is on the disk, and not before.
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    Json,
+    body::Body,
+    extract::State,
+    response::{IntoResponse as _, Response},
+};
+use cairn_engine::{
+    Amounts, Engine, Hash, Json as Journaled, NewSubmission, OnFailure, Outcome, ResourceName, Service, SubmitError,
+    Tenant, WorkflowId, WorkflowState, fold, store::Refusal,
+};
+use cairn_steps::{
+    gitlab::GitLab,
+    records::TenantContainer,
+    render::{Marks, Through, render},
+    report::{Report, reports},
+    request::{self, FieldError, Request},
+};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::{Shared, control::local, workflow::WorkflowView};
+use crate::{
+    app::App,
+    config::Rules,
+    engine::CREATE,
+    extract::{self, Params},
+    problem::Problem,
+};
+
+/// The longest that a client may wait for the end of a creation.
+const WAIT_MAX: Duration = Duration::from_secs(10 * 60);
+
+/// A cluster that is there, and how it came to be.
+#[derive(Serialize)]
+struct Created {
+    #[serde(flatten)]
+    container: TenantContainer,
+    reports: Vec<Report>,
+}
+
+/// `POST /clusters?wait=30s&dry_run=true`
+pub(crate) async fn create(
+    State(app): Shared,
+    headers: HeaderMap,
+    mut params: Params,
+    body: Body,
+) -> Result<Response, Problem> {
+    let body = extract::body(body).await?;
+    let wait = params.duration("wait", WAIT_MAX);
+    let dry_run = params.flag("dry_run");
+    params.finish()?;
+    let key = extract::idempotency_key(&headers)?;
+    let rules = app.rules();
+    let request = parse(&body, &rules)?;
+    let tenant = Tenant::new(request.user.as_str());
+    let service = Service::new(request.service_name.as_str());
+    let quota = rules.quota(&tenant);
+    if dry_run {
+        return rehearse(app.engine()?, &request, tenant, service, quota).await;
+    }
+    let input = Journaled::parse(&request.to_json()).map_err(|error| Problem::unjournalable(&request, &error))?;
+    let submission = NewSubmission {
+        definition: CREATE.into(),
+        tenant,
+        service,
+        input,
+        key,
+        body_hash: Hash(*blake3::hash(&body).as_bytes()),
+        who: local(),
+        holds: holds(&request),
+        quota,
+        on_failure: match request.on_failure {
+            request::OnFailure::Rollback => OnFailure::Rollback,
+            request::OnFailure::Keep => OnFailure::Keep,
+        },
+    };
+    let engine = app.engine()?;
+    // Accepted, and the same again: one key, one workflow, one answer.
+    let (workflow, again) = match engine.submit(submission).await {
+        Ok(state) => (state.id(), false),
+        Err(SubmitError::Refused(Refusal::KeyUsed { workflow, same_body: true })) => (workflow, true),
+        Err(error) => return Err(error.into()),
+    };
+    if let Some(wait) = wait
+        && let Some(state) = settled(&app, engine, workflow, wait).await
+    {
+        return ended(engine, &state, again).await;
+    }
+    accepted(engine, workflow, again).await
+}
+
+/// The request, held against the rules of this installation; every wrong field at once.
+fn parse(body: &[u8], rules: &Rules) -> Result<Request, Problem> {
+    let gitlab = GitLab::new(rules.gitlab.clone());
+    let refused = |url: &str| gitlab.permits(url).err().map(|error| FieldError::new("gitlab_url", error.to_string()));
+    match Request::parse_with(body, rules.gitlab.request_rules()) {
+        Ok(request) => match request.gitlab_url.as_deref().and_then(refused) {
+            None => Ok(request),
+            Some(error) => Err(Problem::invalid(&[error])),
+        },
+        Err(mut errors) => {
+            // The host is named too, unless the address itself is wrong already.
+            if !errors.iter().any(|error| error.field == "gitlab_url" || error.field == "body") {
+                let body: Option<Value> = serde_json::from_slice(body).ok();
+                let url = body.as_ref().and_then(|body| body.get("gitlab_url")).and_then(Value::as_str);
+                errors.extend(url.and_then(refused));
+            }
+            Err(Problem::invalid(&errors))
+        }
+    }
+}
+
+fn holds(request: &Request) -> Amounts {
+    request.holds().into_iter().map(|(name, amount)| (ResourceName::new(name), amount)).collect()
+}
+
+/// The workflow once it is finished or parked; `None` if that takes too long, or the program ends.
+async fn settled(app: &Arc<App>, engine: &Engine, workflow: WorkflowId, wait: Duration) -> Option<WorkflowState> {
+    tokio::select! {
+        // Whatever speaks against an answer now, the submission is durable, and 202 says where to ask.
+        settled = tokio::time::timeout(wait, engine.settled(workflow)) => settled.ok()?.ok(),
+        () = app.stopping.cancelled() => None,
+    }
+}
+
+/// 202 and the workflow as it was accepted: a repetition of the submission gets the very same body, with 200.
+async fn accepted(engine: &Engine, workflow: WorkflowId, again: bool) -> Result<Response, Problem> {
+    let mut entries = engine.entries(workflow).await?;
+    entries.truncate(1);
+    let state = fold(&entries).ok().flatten().ok_or_else(Problem::internal)?;
+    let view = WorkflowView::of(&state, state.submitted_at());
+    let status = if again { StatusCode::OK } else { StatusCode::ACCEPTED };
+    Ok(located(status, &format!("/workflows/{workflow}"), Json(view).into_response()))
+}
+
+/// 201 with the cluster and its reports, or 500 with the report of the failure.
+async fn ended(engine: &Engine, state: &WorkflowState, again: bool) -> Result<Response, Problem> {
+    if state.outcome() != Some(Outcome::Succeeded) {
+        return Err(Problem::failed(state.id(), Report::of_failure(state).as_ref()));
+    }
+    let entries = engine.entries(state.id()).await?;
+    let reports = reports(&entries).map_err(|_| Problem::internal())?;
+    let (tenant, service) = (state.submitted().tenant.clone(), state.submitted().service.clone());
+    let at = format!("/tenant/containers/{tenant}/{service}");
+    let record = engine.read(move |store| store.service(&tenant, &service)).await?;
+    let Some(container) = record.as_ref().and_then(TenantContainer::of) else {
+        // It was created, and is gone again by now: the workflow still says so.
+        return accepted(engine, state.id(), again).await;
+    };
+    let status = if again { StatusCode::OK } else { StatusCode::CREATED };
+    Ok(located(status, &at, Json(Created { container, reports }).into_response()))
+}
+
+fn located(status: StatusCode, at: &str, mut response: Response) -> Response {
+    *response.status_mut() = status;
+    let at = HeaderValue::from_str(at).expect("paths are made of ids and checked names");
+    response.headers_mut().insert(header::LOCATION, at);
+    response
+}
+
+/// What a submission would do: checked like one, every object rendered, nothing changed.
+async fn rehearse(
+    engine: &Engine,
+    request: &Request,
+    tenant: Tenant,
+    service: Service,
+    quota: Amounts,
+) -> Result<Response, Problem> {
+    let (of, name) = (tenant.clone(), service.clone());
+    let (used, record) = engine.read(move |store| Ok((store.usage(&of)?, store.service(&of, &name)?))).await?;
+    if let Some(record) = record.filter(|record| record.live || record.busy) {
+        return Err(Problem::taken(tenant.as_str(), service.as_str(), record.workflow));
+    }
+    let holds = holds(request);
+    for (resource, asked) in &holds {
+        let used = used.get(resource).copied().unwrap_or(0);
+        if let Some(limit) = quota.get(resource)
+            && used.checked_add(*asked).is_none_or(|sum| sum > *limit)
+        {
+            return Err(Problem::quota(tenant.as_str(), resource.as_str(), used, *asked, *limit));
+        }
+    }
+    let marks = Marks { workflow: "00000000-0000-0000-0000-000000000000".to_owned() };
+    let objects: Vec<Value> =
+        render(request, Through::RolloutCompleted, None, &marks).into_iter().map(|object| object.body).collect();
+    let plan = json!({
+        "dry_run": true,
+        "request": request,
+        "quota": { "asked": holds, "used": used, "limits": quota },
+        "steps": cairn_steps::report::STATUSES,
+        "objects": objects,
+        // The pull is an effect of its own, so a rehearsal does without it.
+        "without": request.gitlab_url.as_ref().map(|url| format!("the settings at {url}, which are pulled only by a creation")),
+    });
+    Ok(Json(plan).into_response())
+}

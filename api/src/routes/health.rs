@@ -1,0 +1,57 @@
+//! Whether the process lives, and whether it can work.
+
+use axum::{
+    Json,
+    extract::State,
+    response::{IntoResponse as _, Response},
+};
+use serde_json::{Value, json};
+
+use super::Shared;
+use crate::problem::Problem;
+
+/// `GET /healthz`: the process lives.
+pub(crate) async fn alive() -> Json<Value> {
+    Json(json!({ "status": "ok" }))
+}
+
+/// `GET /readyz`: recovery is done, the journal can be written, the cluster can be reached; says which is not.
+pub(crate) async fn ready(State(app): Shared) -> Response {
+    let check = |answer: Result<(), String>| match answer {
+        Ok(()) => json!({ "ok": true }),
+        Err(why) => json!({ "ok": false, "detail": why }),
+    };
+    let (recovery, journal, health) = match app.engine() {
+        Err(_) => (Err("the journal is being recovered".to_owned()), Err("it is not open yet".to_owned()), None),
+        Ok(engine) => {
+            let health = engine.health();
+            let journal = match (&health.stopped, health.shutting_down || app.stopping.is_cancelled()) {
+                (Some(why), _) => Err(why.clone()),
+                (None, true) => Err("the engine is shutting down".to_owned()),
+                (None, false) => Ok(()),
+            };
+            (Ok(()), journal, Some(health))
+        }
+    };
+    let parts = [("recovery", recovery), ("journal", journal), ("cluster", app.cluster.reachable().await)];
+    let failing: Vec<&str> = parts.iter().filter(|(_, answer)| answer.is_err()).map(|(name, _)| *name).collect();
+    let failing_names = failing.clone();
+    let mut checks = serde_json::Map::new();
+    for (name, answer) in parts.clone() {
+        checks.insert(name.to_owned(), check(answer));
+    }
+    let checks = Value::Object(checks);
+    if !failing_names.is_empty() {
+        return Problem::not_ready(&checks, &failing_names).into_response();
+    }
+    let health = health.map(|health| {
+        // They stop nobody else, so they do not make the engine unready; but somebody should look.
+        let left_alone: Vec<Value> = health
+            .unrecoverable
+            .iter()
+            .map(|(workflow, why)| json!({ "workflow_id": workflow, "detail": why }))
+            .collect();
+        json!({ "active": health.active, "in_flight": health.in_flight, "left_alone": left_alone })
+    });
+    Json(json!({ "ready": true, "checks": checks, "workflows": health })).into_response()
+}

@@ -1,0 +1,176 @@
+//! The views of the journal on the disk: report files, deployment log, record files.
+//!
+//! - Each equals the projection of the journal; deleted, it comes back equal at the next start.
+//! - Files are replaced whole ([`files::replace`]); the log only grows, and a line is in it once.
+//! - The cursor moves last: a crash repeats writes, and each of them is idempotent.
+//!
+//! ```text
+//! VIEWS/deployment_reports/{user}_{service}_{µs}.json   one a report
+//! VIEWS/deployment.log                                  a line a report (`--log` moves it)
+//! VIEWS/deployments.json                                every DeploymentStatus
+//! VIEWS/tenant_data/{user}_{service}.json               each TenantContainer there is
+//! VIEWS/.cursor                                         the last commit that is in all of them
+//! ```
+
+mod files;
+mod log;
+mod records;
+mod reports;
+
+use std::{
+    collections::BTreeSet,
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use cairn_engine::{CommitNumber, Entry, Fact, Projection, Service, Tenant, WorkflowState, catch_up, store::Store};
+use cairn_steps::report::Report;
+use serde::{Deserialize, Serialize};
+
+use self::log::DeploymentLog;
+
+const CURSOR: &str = ".cursor";
+
+/// All views of one journal.
+pub(crate) struct Views {
+    dir: PathBuf,
+    log: DeploymentLog,
+    /// The cursor's file was there once. If it is not any more, somebody has deleted the views.
+    cursor_written: bool,
+    /// Services whose record may have changed since the last commit.
+    touched: BTreeSet<(Tenant, Service)>,
+    /// `deployments.json` is to be written, whatever was touched.
+    all_records: bool,
+}
+
+/// Where the views stand.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Cursor {
+    /// The last commit that is in all of them.
+    commit: CommitNumber,
+    /// How long the log was then: what lies behind that is looked at before it is written again.
+    log_bytes: u64,
+    /// Which log that is: one that was moved is begun anew.
+    log: PathBuf,
+}
+
+impl Views {
+    /// The views in `dir`, with the deployment log at `log`.
+    pub(crate) fn new(dir: &Path, log: &Path) -> Self {
+        // A log among the views is ours alone; one elsewhere may hold what others have written.
+        let ours = log.starts_with(dir);
+        Self {
+            dir: dir.to_owned(),
+            log: DeploymentLog::new(log.to_owned(), ours),
+            cursor_written: false,
+            touched: BTreeSet::new(),
+            all_records: true,
+        }
+    }
+
+    /// Throws the views away and makes them anew from `store`.
+    ///
+    /// # Errors
+    /// If they cannot be written, or the journal not be read.
+    pub(crate) fn rebuild(&mut self, store: &dyn Store) -> io::Result<CommitNumber> {
+        for dir in [reports::dir(&self.dir), records::tenant_dir(&self.dir)] {
+            files::remove_json(&dir)?;
+        }
+        for file in [records::deployments(&self.dir), self.dir.join(CURSOR)] {
+            files::remove(&file)?;
+        }
+        catch_up(store, self)
+    }
+}
+
+impl Projection for Views {
+    fn name(&self) -> &'static str {
+        "views"
+    }
+
+    fn cursor(&mut self) -> io::Result<CommitNumber> {
+        for dir in [self.dir.clone(), reports::dir(&self.dir), records::tenant_dir(&self.dir)] {
+            fs::create_dir_all(&dir).map_err(|error| files::at("create", &dir, &error))?;
+        }
+        let cursor = read_cursor(&self.dir.join(CURSOR))?;
+        self.cursor_written = cursor.is_some();
+        // A log that is not there, or not the one, comes back with all its lines.
+        let cursor = cursor.filter(|cursor| cursor.log == self.log.path() && self.log.path().exists());
+        let begun_anew = cursor.is_none();
+        let cursor = cursor.unwrap_or_default();
+        self.log.open(cursor.log_bytes, begun_anew)?;
+        self.touched.clear();
+        // What was written after the cursor moved for the last time is not known.
+        self.all_records = true;
+        Ok(cursor.commit)
+    }
+
+    fn project(&mut self, entry: &Entry, state: &WorkflowState) -> io::Result<()> {
+        if let Some(report) = Report::of(entry, state) {
+            reports::write(&self.dir, &report)?;
+            self.log.add(&report);
+        }
+        if changes_records(&entry.fact) {
+            let submitted = state.submitted();
+            self.touched.insert((submitted.tenant.clone(), submitted.service.clone()));
+        }
+        Ok(())
+    }
+
+    fn commit(&mut self, number: CommitNumber, store: &dyn Store) -> io::Result<()> {
+        let log_bytes = self.log.flush()?;
+        for (tenant, service) in &self.touched {
+            records::write_tenant(&self.dir, store, tenant, service)?;
+        }
+        if self.all_records || !self.touched.is_empty() {
+            records::write_deployments(&self.dir, store)?;
+        }
+        let path = self.dir.join(CURSOR);
+        let deleted = self.cursor_written && !path.try_exists()?;
+        if deleted {
+            // Left away until the next start, which then makes all of them anew.
+            tracing::warn!(views = %self.dir.display(), "somebody has deleted the views: they are made anew at the next start");
+        } else {
+            let cursor = Cursor { commit: number, log_bytes, log: self.log.path().to_owned() };
+            let text = serde_json::to_vec(&cursor).expect("two numbers");
+            files::replace(&path, &text, None)?;
+            self.cursor_written = true;
+        }
+        self.touched.clear();
+        self.all_records = false;
+        Ok(())
+    }
+}
+
+/// Whether this fact can change what is known of its service.
+fn changes_records(fact: &Fact) -> bool {
+    match fact {
+        Fact::Submitted(_)
+        | Fact::AttemptFailed { .. }
+        | Fact::Probed { .. }
+        | Fact::CancelRequested { .. }
+        | Fact::RetryRequested { .. }
+        | Fact::Parked { .. }
+        | Fact::Finished { .. } => true,
+        Fact::AttemptSucceeded { output, .. } => output.record.is_some(),
+        Fact::CompensationStarted { .. } | Fact::CompensationSucceeded { .. } => true,
+        Fact::AttemptStarted { .. }
+        | Fact::ProbeFailed { .. }
+        | Fact::CompensationFailed { .. }
+        | Fact::ResidueCheckFailed { .. }
+        | Fact::Paused { .. }
+        | Fact::Resumed { .. } => false,
+    }
+}
+
+/// The cursor, if there is a readable one: without it the views are begun anew, which is always right.
+fn read_cursor(path: &Path) -> io::Result<Option<Cursor>> {
+    match fs::read(path) {
+        Ok(bytes) => Ok(serde_json::from_slice(&bytes).ok()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(files::at("read", path, &error)),
+    }
+}
+
+#[cfg(test)]
+mod tests;
