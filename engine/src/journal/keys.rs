@@ -126,6 +126,11 @@ pub(crate) fn all_with(prefix: Key) -> Range {
     unreachable!("every prefix begins with a letter");
 }
 
+/// Whether the value under such a key never changes: what was appended does not.
+pub(crate) fn is_put_once(key: &[u8]) -> bool {
+    matches!(key.first(), Some(&(COMMIT | APPEND)))
+}
+
 /// The id that a listing's key ends with.
 pub(crate) fn listed_workflow(key: &[u8]) -> Option<WorkflowId> {
     key.last_chunk::<16>().map(|bytes| WorkflowId::from_bytes(*bytes))

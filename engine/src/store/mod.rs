@@ -6,14 +6,22 @@
 //!
 //! [`MemoryStore`] keeps one copy, in memory; [`DurableStore`] keeps two, the commit log and sled, that heal each other.
 
+mod check;
+mod durable;
+mod log;
 mod memory;
 mod reading;
+mod sled;
+mod space;
 
 #[cfg(test)]
 mod samples;
 #[cfg(test)]
 mod suite;
 
+pub use check::{IndexCheck, check_index};
+pub use durable::{DurableOptions, DurableStore, OpenReport};
+pub use log::{Cut, LogReader};
 pub use memory::MemoryStore;
 
 pub use crate::journal::chain::{BadPlace, Verified, Verifier, verify};

@@ -6,7 +6,7 @@ use crate::{
     entry::Entry,
     fact::{Amounts, Effect, ErrorClass, Fact, Failure, OnFailure, Outcome, Output, Probe, Submitted},
     ids::{Attempt, Hash, Json, Sequence, Tenant, Timestamp, WorkflowId},
-    store::{Append, Refusal, Store},
+    store::{Append, DurableOptions, Refusal, Store},
 };
 
 pub(crate) const NOW: Timestamp = Timestamp::from_micros(1_767_225_600_000_000);
@@ -106,4 +106,10 @@ pub(crate) fn run(store: &dyn Store, number: u64, submitted: Submitted, facts: V
 pub(crate) fn used(store: &dyn Store, tenant: &str) -> Vec<(String, u64)> {
     let usage = store.usage(&Tenant::new(tenant)).expect("it reads");
     usage.into_iter().map(|(resource, amount)| (resource.to_string(), amount)).collect()
+}
+
+/// A journal that is quick to make, and fills more than one segment soon.
+pub(crate) fn small(dir: &std::path::Path) -> DurableOptions {
+    let (segment_bytes, disk_floor_bytes, ballast_bytes) = (8 * 1024, 0, 0);
+    DurableOptions { segment_bytes, disk_floor_bytes, ballast_bytes, now: NOW, ..DurableOptions::new(dir) }
 }

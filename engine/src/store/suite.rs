@@ -4,9 +4,9 @@ use crate::{
     fact::{Amounts, Effect, Fact, OnFailure, Outcome, ParkReason, Submitted},
     ids::{Attempt, CommitNumber, FencingToken, Json, Sequence, Timestamp},
     store::{
-        Append, ListQuery, MemoryStore, Refusal, ServiceRecord, ServiceStatus, Store,
+        Append, DurableStore, ListQuery, MemoryStore, Refusal, ServiceRecord, ServiceStatus, Store,
         samples::{
-            NOW, amounts, append, commit_one, failed, failure, finished, id, run, started, submit, submitted,
+            NOW, amounts, append, commit_one, failed, failure, finished, id, run, small, started, submit, submitted,
             succeeded, success, used,
         },
         verify,
@@ -35,10 +35,34 @@ impl Bench for InMemory {
     }
 }
 
+struct OnDisk(tempfile::TempDir);
+
+impl OnDisk {
+    fn new() -> Self {
+        Self(tempfile::tempdir().expect("a temporary directory"))
+    }
+}
+
+impl Bench for OnDisk {
+    type Opened = DurableStore;
+
+    fn open(&self) -> DurableStore {
+        DurableStore::open(&small(self.0.path())).expect("it opens").0
+    }
+
+    fn reopen(&self, store: DurableStore) -> DurableStore {
+        drop(store);
+        self.open()
+    }
+}
+
 macro_rules! on_every_store {
     ($($test:ident)*) => {
         mod memory {
             $(#[test] fn $test() { super::$test(&super::InMemory); })*
+        }
+        mod durable {
+            $(#[test] fn $test() { super::$test(&super::OnDisk::new()); })*
         }
     };
 }

@@ -1,0 +1,173 @@
+//! Comparing the two copies of a journal, and what is derived with what a rebuild makes, without changing either.
+//!
+//! Sled writes when it opens: it is opened as a copy, in a temporary directory that is gone afterwards.
+
+use std::{
+    fs::{self, File, TryLockError},
+    io,
+    ops::ControlFlow,
+    path::{Path, PathBuf},
+};
+
+use crate::{
+    ids::Hash,
+    journal::{
+        codec,
+        keys::{self, Map, Order, Overlay, Read},
+        ledger::Ledger,
+    },
+    store::{
+        StoreError,
+        durable::{damaged, index_dir},
+        log::{LogReader, OtherCopy},
+        reading,
+        sled::Indexed,
+    },
+};
+
+/// More differences than that say no more.
+const DIFFERENCES_MAX: usize = 100;
+
+/// How the index compares with the log.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct IndexCheck {
+    /// How many commits are in both.
+    pub commits: u64,
+    /// How many of the log's commits the index lacks: the next start gives it those.
+    pub behind: u64,
+    /// What differs, a line each; at most 100. Empty if the index is what a rebuild would make.
+    pub differences: Vec<String>,
+}
+
+/// Compares the index in the data directory `data` with the log there: every commit byte for byte, and every derived
+/// key with what a rebuild makes of the entries. It needs the room of the index in the system's temporary directory.
+///
+/// # Errors
+/// [`StoreError::Locked`] while an engine has the journal open, [`StoreError::Damaged`] where the log is bad,
+/// [`StoreError::Io`] if either cannot be read.
+pub fn check_index(data: &Path) -> Result<IndexCheck, StoreError> {
+    let _lock = locked(data)?;
+    let mut check = IndexCheck::default();
+    let copy = Copied::of(&index_dir(data))?;
+    let index = match Indexed::open(&copy.0) {
+        Ok(index) => index,
+        Err(why) => {
+            check.differences.push(format!("the index cannot be opened: {why}"));
+            return Ok(check);
+        }
+    };
+    let reached = reading::head(&index)?.map(|header| header.number).unwrap_or_default();
+    let mut ledger = Ledger::default();
+    let mut rebuilt = Map::default();
+    let mut previous = Hash::default();
+    for payload in LogReader::open(data)?.payloads() {
+        let (number, payload) = payload.map_err(damaged)?;
+        let commit = codec::decode_commit(&payload, previous).map_err(damaged)?;
+        previous = commit.hash;
+        if number > reached {
+            check.behind += 1;
+            continue;
+        }
+        check.commits += 1;
+        if index.payload(number).as_deref() != Some(&payload) {
+            check.differs(format!("commit {number} is another in the index than in the log"));
+        }
+        let mut space = Overlay::new(&rebuilt);
+        ledger.derive(&mut space, &commit)?.map_err(damaged)?;
+        let changes = space.into_changes();
+        rebuilt.apply(changes);
+    }
+    if check.commits < reached.0 {
+        check.differs(format!("the index has commits up to {reached}, the log up to {}", check.commits));
+    }
+    let mut stored = Map::default();
+    for prefix in keys::DERIVED {
+        index.scan(&keys::all_with(vec![prefix]), Order::Ascending, &mut |key, value| {
+            stored.0.insert(key.to_vec(), value.to_vec());
+            ControlFlow::Continue(())
+        })?;
+    }
+    check.compare(&stored, &rebuilt);
+    Ok(check)
+}
+
+impl IndexCheck {
+    fn differs(&mut self, what: String) {
+        if self.differences.len() < DIFFERENCES_MAX {
+            self.differences.push(what);
+        }
+    }
+
+    fn compare(&mut self, stored: &Map, rebuilt: &Map) {
+        for (key, value) in &rebuilt.0 {
+            match stored.0.get(key) {
+                None => self.differs(format!("key {} is missing", shown(key))),
+                Some(found) if found != value => self.differs(format!("key {} has another value", shown(key))),
+                Some(_) => {}
+            }
+        }
+        for key in stored.0.keys().filter(|key| !rebuilt.0.contains_key(*key)) {
+            self.differs(format!("key {} should not be there", shown(key)));
+        }
+    }
+}
+
+fn shown(key: &[u8]) -> String {
+    key.escape_ascii().to_string()
+}
+
+/// Keeps an engine from starting meanwhile, without leaving a trace.
+fn locked(data: &Path) -> Result<Option<File>, StoreError> {
+    let path = data.join("lock");
+    let file = match File::open(&path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(source) => return Err(StoreError::Io { action: "open", path, source }),
+    };
+    match file.try_lock_shared() {
+        Ok(()) => Ok(Some(file)),
+        Err(TryLockError::WouldBlock) => {
+            let holder = fs::read_to_string(&path).ok().map(|holder| holder.trim().to_owned());
+            Err(StoreError::Locked { path: data.to_owned(), holder })
+        }
+        Err(TryLockError::Error(source)) => Err(StoreError::Io { action: "lock", path, source }),
+    }
+}
+
+/// A copy of a directory that is gone when this is.
+struct Copied(PathBuf);
+
+impl Copied {
+    fn of(dir: &Path) -> Result<Self, StoreError> {
+        let failed = |source| StoreError::Io { action: "copy", path: dir.to_owned(), source };
+        let name = format!("cairn-check-{}", uuid::Uuid::now_v7());
+        let copied = Self(std::env::temp_dir().join(name));
+        // Nobody else's eyes: a request may hold what is nobody else's business.
+        std::os::unix::fs::DirBuilderExt::mode(&mut fs::DirBuilder::new(), 0o700).create(&copied.0).map_err(failed)?;
+        if dir.exists() {
+            copy(dir, &copied.0).map_err(failed)?;
+        }
+        Ok(copied)
+    }
+}
+
+impl Drop for Copied {
+    fn drop(&mut self) {
+        // What cannot be removed is the system's to clean up: it is a temporary directory.
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+fn copy(from: &Path, to: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let target = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            fs::create_dir(&target)?;
+            copy(&entry.path(), &target)?;
+        } else {
+            fs::copy(entry.path(), &target)?;
+        }
+    }
+    Ok(())
+}

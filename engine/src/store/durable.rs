@@ -1,0 +1,373 @@
+//! The store that keeps two copies: the commit log and sled, each healed from the other when it opens.
+//!
+//! - A commit is admitted, written to the log, synced, put into sled as one atomic batch, and then answered.
+//! - Reads go to sled, which therefore never shows what is not durable.
+//! - A failed write or sync stops the store for good: what is on disk then, only the next open tells.
+//! - At open, the copy that lacks something gets it from the other. What both lack is named, and nothing starts on it.
+
+use std::{
+    fs::{self, File, OpenOptions, TryLockError},
+    io::{Read as _, Seek, Write},
+    path::{Path, PathBuf},
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use crate::{
+    clock::{Clock, SystemClock},
+    entry::{Commit, Entry},
+    fact::{Amounts, Fact},
+    ids::{CommitNumber, FencingToken, Hash, IdempotencyKey, Service, Tenant, Timestamp, WorkflowId},
+    journal::{
+        chain::BadPlace,
+        index,
+        keys::{self, Overlay},
+        ledger::{self, Ledger},
+    },
+    store::{
+        Append, ListQuery, Listed, Refusal, ServiceRecord, Store, StoreError, Submission,
+        log::{self, CommitLog, Cut, LogReader, OtherCopy, Recovered},
+        reading,
+        sled::Indexed,
+        space::Space,
+    },
+};
+
+/// Commits that are caught up in one batch.
+const CATCH_UP_COMMITS: usize = 256;
+
+/// Where and how a journal is kept.
+#[derive(Clone, Debug)]
+pub struct DurableOptions {
+    /// The data directory. It is made if it is not there.
+    pub dir: PathBuf,
+    /// How long a segment of the log is.
+    pub segment_bytes: u64,
+    /// With less free space than that, no new workflow begins.
+    pub disk_floor_bytes: u64,
+    /// How much room is kept for those that run; 0 for none.
+    pub ballast_bytes: u64,
+    /// The time of this opening.
+    pub now: Timestamp,
+}
+
+impl DurableOptions {
+    /// A journal in `dir`, with segments of 16 MiB, a floor of 256 MiB and a ballast of 64 MiB.
+    #[must_use]
+    pub fn new(dir: impl Into<PathBuf>) -> Self {
+        Self {
+            dir: dir.into(),
+            segment_bytes: 16 << 20,
+            disk_floor_bytes: 256 << 20,
+            ballast_bytes: 64 << 20,
+            now: SystemClock.now(),
+        }
+    }
+}
+
+/// What opening a journal came to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OpenReport {
+    /// How many commits the index lacked and got from the log.
+    pub caught_up: u64,
+    /// Why the index was made again from the log, if it was.
+    pub rebuilt: Option<String>,
+    /// Where the old index lies, if it was moved out of the way.
+    pub set_aside: Option<PathBuf>,
+    /// Which places of the log were put back from the index.
+    pub healed: Vec<String>,
+    /// What was cut from the end of the log: a write that was never finished, and so never acknowledged.
+    pub cut: Option<Cut>,
+}
+
+/// The commit log and sled.
+#[derive(Debug)]
+pub struct DurableStore {
+    index: Indexed,
+    token: FencingToken,
+    head: Mutex<(CommitNumber, Hash)>,
+    writer: Mutex<Writer>,
+}
+
+/// What only one may use at a time.
+#[derive(Debug)]
+struct Writer {
+    ledger: Ledger,
+    log: CommitLog,
+    space: Space,
+    segment_bytes: u64,
+    stopped: bool,
+    /// Held as long as the store is open.
+    _lock: File,
+}
+
+impl DurableStore {
+    /// Opens the journal, or makes one, with the next fencing token.
+    ///
+    /// # Errors
+    /// [`StoreError::Locked`] if another process has it open, [`StoreError::NewerFormat`] if a newer cairn wrote it,
+    /// [`StoreError::Damaged`] if both copies lack the same, [`StoreError::Io`] if the disk does not do what it should.
+    pub fn open(options: &DurableOptions) -> Result<(Self, OpenReport), StoreError> {
+        let DurableOptions { dir, segment_bytes, .. } = options;
+        let (lock, log_dir) = prepare(dir)?;
+        let mut report = OpenReport::default();
+        let index_dir = index_dir(dir);
+        let opened = match Indexed::open(&index_dir) {
+            Ok(index) => Some(index),
+            Err(why) => {
+                report.rebuilt = Some(why);
+                None
+            }
+        };
+        let known = opened.as_ref().map(|index| reading::head(index)).transpose();
+        let known = match known {
+            Ok(known) => known.flatten(),
+            Err(error) => {
+                report.rebuilt = Some(error.to_string());
+                None
+            }
+        };
+        let other = opened.as_ref().filter(|_| report.rebuilt.is_none()).map(|index| index as &dyn OtherCopy);
+        let asked = known.map(|header| header.number).unwrap_or_default();
+        let recovered = log::recover(&log_dir, *segment_bytes, other, asked)?;
+        let reached = recovered.head.map(|header| header.number).unwrap_or_default();
+        if let Some(known) = known
+            && recovered.asked != Some(known.hash)
+        {
+            if known.number > reached {
+                let place = format!("commit {}, log", reached.next());
+                let detail =
+                    format!("the index knows commits up to {}, but they do not follow the log's", known.number);
+                return Err(StoreError::Damaged { place, detail });
+            }
+            report.rebuilt = Some(format!("commit {} is another than in the log", known.number));
+        }
+        let index = match opened {
+            Some(index) if report.rebuilt.is_none() => index,
+            opened => {
+                drop(opened);
+                report.set_aside = Indexed::set_aside(&index_dir)?;
+                Indexed::open(&index_dir).map_err(StoreError::Index)?
+            }
+        };
+        let Recovered { mut log, segments, healed, cut, .. } = recovered;
+        (report.healed, report.cut) = (healed, cut);
+        let mut ledger;
+        (ledger, report.caught_up) = catch_up(&index, &log_dir, &segments)?;
+        tell(&report);
+        let previous = ledger.head.1;
+        let opening = ledger.open(options.now);
+        log.append(opening.header.number, previous, &opening.payload)?;
+        index.apply(&opening.changes)?;
+        let (token, head) = (ledger.token, Mutex::new(ledger.head));
+        let space = Space::new(dir.clone(), options.disk_floor_bytes, options.ballast_bytes);
+        let writer = Writer { ledger, log, space, segment_bytes: *segment_bytes, stopped: false, _lock: lock };
+        Ok((Self { index, token, head, writer: Mutex::new(writer) }, report))
+    }
+
+    /// Makes the index again from the log, whatever it looks like, and opens the journal.
+    ///
+    /// # Errors
+    /// As [`DurableStore::open`].
+    pub fn rebuild(options: &DurableOptions) -> Result<(Self, OpenReport), StoreError> {
+        // Open first: what the log lacks it gets from the index as long as there is one.
+        let (store, _) = Self::open(options)?;
+        store.close()?;
+        let index_dir = index_dir(&options.dir);
+        drop(store);
+        let (lock, _) = prepare(&options.dir)?;
+        let set_aside = Indexed::set_aside(&index_dir)?;
+        drop(lock);
+        let (store, mut report) = Self::open(options)?;
+        report.set_aside = set_aside;
+        report.rebuilt = Some("as asked for".to_owned());
+        Ok((store, report))
+    }
+
+    /// Whoever panicked while holding it left it in a state that nothing vouches for.
+    fn writer(&self) -> Result<MutexGuard<'_, Writer>, StoreError> {
+        self.writer.lock().map_err(|_| StoreError::Stopped)
+    }
+}
+
+impl Writer {
+    fn commit(&mut self, index: &Indexed, appends: Vec<Append>, now: Timestamp) -> Result<Answers, StoreError> {
+        // A commit fits into what is left of this segment or needs another one.
+        let low = self.space.look(self.segment_bytes.saturating_mul(2));
+        let Some(free_bytes) = low else { return self.make_durable(index, appends, now) };
+        let floor_bytes = self.space.floor_bytes();
+        let is_new = |append: &Append| matches!(append.facts.first(), Some(Fact::Submitted(_)));
+        let refused: Vec<bool> = appends.iter().map(is_new).collect();
+        let rest = appends.into_iter().filter(|append| !is_new(append)).collect();
+        let mut answers = self.make_durable(index, rest, now)?.into_iter();
+        let refusal = || Err(Refusal::DiskFull { free_bytes, floor_bytes });
+        let answer = |refused: bool| if refused { refusal() } else { answers.next().expect("one for each append") };
+        Ok(refused.into_iter().map(answer).collect())
+    }
+
+    fn make_durable(&mut self, index: &Indexed, appends: Vec<Append>, now: Timestamp) -> Result<Answers, StoreError> {
+        let previous = self.ledger.head.1;
+        let plan = self.ledger.plan(index, appends, now)?;
+        if let Some(commit) = plan.commit {
+            self.log.append(commit.header.number, previous, &commit.payload)?;
+            index.apply(&commit.changes)?;
+        }
+        Ok(plan.answers)
+    }
+}
+
+type Answers = Vec<Result<Vec<Entry>, Refusal>>;
+
+impl Store for DurableStore {
+    fn commit(&self, appends: Vec<Append>, now: Timestamp) -> Result<Answers, StoreError> {
+        let mut writer = self.writer()?;
+        if writer.stopped {
+            return Err(StoreError::Stopped);
+        }
+        // Until all has gone well, nothing has: a panic on the way stops the store too.
+        writer.stopped = true;
+        let answers = writer.commit(&self.index, appends, now)?;
+        writer.stopped = false;
+        *self.head.lock().unwrap_or_else(PoisonError::into_inner) = writer.ledger.head;
+        Ok(answers)
+    }
+
+    fn token(&self) -> FencingToken {
+        self.token
+    }
+
+    fn head(&self) -> (CommitNumber, Hash) {
+        *self.head.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn workflow(&self, id: WorkflowId) -> Result<Vec<Entry>, StoreError> {
+        ledger::read_workflow(&self.index, id)
+    }
+
+    fn active(&self) -> Result<Vec<WorkflowId>, StoreError> {
+        reading::active(&self.index)
+    }
+
+    fn list(&self, query: &ListQuery) -> Result<Vec<Listed>, StoreError> {
+        reading::list(&self.index, query)
+    }
+
+    fn service(&self, tenant: &Tenant, service: &Service) -> Result<Option<ServiceRecord>, StoreError> {
+        index::service_record(&self.index, tenant, service)
+    }
+
+    fn services(&self, tenant: Option<&Tenant>) -> Result<Vec<ServiceRecord>, StoreError> {
+        reading::services(&self.index, tenant)
+    }
+
+    fn usage(&self, tenant: &Tenant) -> Result<Amounts, StoreError> {
+        index::usage(&self.index, tenant)
+    }
+
+    fn submission(&self, tenant: &Tenant, key: &IdempotencyKey) -> Result<Option<Submission>, StoreError> {
+        index::get(&self.index, &keys::submission(tenant, key))
+    }
+
+    fn commits(&self, after: CommitNumber, max: usize) -> Result<Vec<Commit>, StoreError> {
+        reading::commits(&self.index, after, max)
+    }
+
+    fn close(&self) -> Result<(), StoreError> {
+        let mut writer = self.writer()?;
+        let was_stopped = std::mem::replace(&mut writer.stopped, true);
+        writer.log.close()?;
+        // After a fault nothing vouches for this copy having everything.
+        if was_stopped { Ok(()) } else { self.index.close() }
+    }
+}
+
+/// Makes the directories and takes the lock.
+fn prepare(dir: &Path) -> Result<(File, PathBuf), StoreError> {
+    let log_dir = dir.join("log");
+    let failed = |action| move |source| StoreError::Io { action, path: dir.to_owned(), source };
+    fs::create_dir_all(dir).map_err(failed("make"))?;
+    let lock = lock(dir)?;
+    fs::create_dir_all(&log_dir).map_err(failed("make the log in"))?;
+    log::sync_dir(dir).map_err(failed("sync"))?;
+    Ok((lock, log_dir))
+}
+
+pub(super) fn index_dir(dir: &Path) -> PathBuf {
+    dir.join("journal")
+}
+
+/// Keeps other processes out, and tells them who is in.
+fn lock(dir: &Path) -> Result<File, StoreError> {
+    let path = dir.join("lock");
+    let failed = |action| {
+        let path = path.clone();
+        move |source| StoreError::Io { action, path, source }
+    };
+    let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
+    let mut file = file.map_err(failed("open"))?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            let mut holder = String::new();
+            // Who it is helps, but is not needed to say no.
+            let _ = file.read_to_string(&mut holder);
+            let holder = Some(holder.trim().to_owned()).filter(|holder| !holder.is_empty());
+            return Err(StoreError::Locked { path: dir.to_owned(), holder });
+        }
+        Err(TryLockError::Error(source)) => return Err(failed("lock")(source)),
+    }
+    let written =
+        file.set_len(0).and_then(|()| file.rewind()).and_then(|()| write!(file, "pid {}", std::process::id()));
+    written.map_err(failed("write to"))?;
+    Ok(file)
+}
+
+/// Gives the index what the log has and it has not.
+fn catch_up(
+    index: &Indexed,
+    log_dir: &Path,
+    segments: &[(u64, CommitNumber, Hash)],
+) -> Result<(Ledger, u64), StoreError> {
+    let head = reading::head(index)?;
+    let (reached, token) = head.map(|header| (header.number, header.token)).unwrap_or_default();
+    let mut ledger = Ledger::at(token, (reached, head.map(|header| header.hash).unwrap_or_default()));
+    let from = segments.iter().rev().find(|(_, first, _)| *first <= reached.next());
+    let from = from.expect("the first segment begins with commit 1");
+    let mut payloads = LogReader::open_segment(log_dir, *from)?.payloads();
+    let mut caught_up = 0;
+    loop {
+        let mut batch = Overlay::new(index);
+        let mut in_batch = 0;
+        for payload in payloads.by_ref() {
+            let (number, payload) = payload.map_err(damaged)?;
+            if number <= reached {
+                continue;
+            }
+            ledger.follow(&mut batch, &payload)?.map_err(damaged)?;
+            in_batch += 1;
+            if in_batch == CATCH_UP_COMMITS {
+                break;
+            }
+        }
+        if in_batch == 0 {
+            return Ok((ledger, caught_up));
+        }
+        index.apply(&batch.into_changes())?;
+        caught_up += in_batch as u64;
+    }
+}
+
+pub(super) fn damaged(bad: BadPlace) -> StoreError {
+    StoreError::Damaged { place: bad.place(), detail: bad.detail }
+}
+
+fn tell(report: &OpenReport) {
+    if let Some(why) = &report.rebuilt {
+        let aside = report.set_aside.as_ref().map(|path| path.display().to_string()).unwrap_or_default();
+        tracing::warn!(why, aside, commits = report.caught_up, "made the journal's index again from the log");
+    } else if report.caught_up > 0 {
+        tracing::info!(commits = report.caught_up, "brought the journal's index up to the log");
+    }
+    for place in &report.healed {
+        tracing::warn!(place, "healed the log from the index");
+    }
+}

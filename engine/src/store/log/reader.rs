@@ -1,0 +1,211 @@
+//! Reading the log in place: no lock, no change, also while an engine appends to it.
+//!
+//! - It ends before a frame that is being written. Asked again after its end, it looks whether there is more.
+//! - What it returns is checked: frame, hashes, order. Whether facts are legal, [`super::super::Verifier`] tells.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use crate::{
+    entry::Commit,
+    ids::{CommitNumber, Hash},
+    journal::{chain::BadPlace, codec},
+    store::StoreError,
+};
+
+use super::{
+    frame::{self, Found},
+    recover::dir_of,
+    segment::{self, FORMAT, HEADER_BYTES, Header, HeaderError},
+};
+
+/// How often a frame that looks wrong is read again: its writer may be in the middle of it.
+const LOOKS: u32 = 5;
+const BETWEEN_LOOKS: Duration = Duration::from_millis(4);
+
+/// The commits of a log, read in place.
+#[derive(Debug)]
+pub struct LogReader {
+    dir: PathBuf,
+    segment: u64,
+    bytes: Vec<u8>,
+    offset: usize,
+    next: CommitNumber,
+    previous: Hash,
+    torn: bool,
+    failed: bool,
+}
+
+impl LogReader {
+    /// The commits in the data directory `data`, from the first on.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`] if there is no log that can be read, [`StoreError::NewerFormat`] if a newer cairn wrote it.
+    pub fn open(data: &Path) -> Result<Self, StoreError> {
+        Self::open_segment(&dir_of(data), (1, CommitNumber(1), Hash::default()))
+    }
+
+    /// The commits of the log in `dir`, from this segment on: its number, its first commit, the hash before that.
+    pub(in crate::store) fn open_segment(
+        dir: &Path,
+        (segment, next, previous): (u64, CommitNumber, Hash),
+    ) -> Result<Self, StoreError> {
+        let path = dir.join(segment::file_name(segment));
+        let bytes = fs::read(&path).map_err(|source| StoreError::Io { action: "read", path: path.clone(), source })?;
+        // Whatever else is wrong with the header is the first thing that is told.
+        if let Err(HeaderError::Newer(found)) = Header::decode(&bytes) {
+            return Err(StoreError::NewerFormat { path, found, known: FORMAT });
+        }
+        let dir = dir.to_owned();
+        Ok(Self { dir, segment, bytes, offset: 0, next, previous, torn: false, failed: false })
+    }
+
+    /// Whether what stands at the end is a frame that was never wholly written: no commit that was acknowledged.
+    #[must_use]
+    pub fn ends_torn(&self) -> bool {
+        self.torn
+    }
+
+    /// Where the next commit is expected: which file, at which byte.
+    #[must_use]
+    pub fn place(&self) -> (String, u64) {
+        (format!("log/{}", segment::file_name(self.segment)), self.offset.max(HEADER_BYTES) as u64)
+    }
+
+    /// The commits as bytes, their frames checked but not their hashes.
+    pub(in crate::store) fn payloads(mut self) -> impl Iterator<Item = Result<(CommitNumber, Vec<u8>), BadPlace>> {
+        std::iter::from_fn(move || self.step().transpose())
+    }
+
+    fn commit(&mut self) -> Result<Option<Commit>, BadPlace> {
+        let before = self.previous;
+        let Some((_, payload)) = self.step()? else { return Ok(None) };
+        let offset = (self.offset - frame::HEAD_BYTES - payload.len()) as u64;
+        let (file, _) = self.place();
+        codec::decode_commit(&payload, before).map(Some).map_err(|bad| bad.in_file(file, offset))
+    }
+
+    fn step(&mut self) -> Result<Option<(CommitNumber, Vec<u8>)>, BadPlace> {
+        loop {
+            if self.offset == 0 {
+                self.check_header()?;
+            }
+            match frame::at(&self.bytes, self.offset) {
+                Found::Frame(payload) => return self.take(payload.to_vec()).map(Some),
+                Found::End | Found::Bad => {
+                    // Its writer may have gone on since it was read. The order matters: a segment that has a
+                    // successor is complete.
+                    let has_successor = self.path(self.segment + 1).exists();
+                    self.look_again()?;
+                    match frame::at(&self.bytes, self.offset) {
+                        Found::Frame(payload) => {
+                            let payload = payload.to_vec();
+                            return self.take(payload).map(Some);
+                        }
+                        Found::End if has_successor => self.enter(self.segment + 1)?,
+                        Found::End => return self.end(),
+                        Found::Bad if !has_successor && frame::is_torn(&self.bytes, self.offset) => {
+                            self.torn = true;
+                            return Ok(None);
+                        }
+                        Found::Bad => return Err(self.bad("its checksum does not match")),
+                    }
+                }
+            }
+        }
+    }
+
+    fn end<T>(&mut self) -> Result<Option<T>, BadPlace> {
+        self.torn = false;
+        if Header::decode(&self.bytes).is_ok_and(|header| header.bytes > self.bytes.len() as u64) {
+            return Err(self.bad("the segment is cut off here"));
+        }
+        // A later segment without this one's successor: that one is missing.
+        let later = segment::list(&self.dir).map_err(|error| self.bad(error.to_string()))?;
+        match later.last() {
+            Some((last, _)) if *last > self.segment + 1 => {
+                let missing = segment::file_name(self.segment + 1);
+                Err(BadPlace::commit(self.next, "the segment is missing").in_file(format!("log/{missing}"), 0))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    fn look_again(&mut self) -> Result<(), BadPlace> {
+        for look in 0..LOOKS {
+            if look > 0 {
+                std::thread::sleep(BETWEEN_LOOKS);
+            }
+            self.bytes = self.read(self.segment)?;
+            if frame::at(&self.bytes, self.offset) != Found::Bad {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn enter(&mut self, segment: u64) -> Result<(), BadPlace> {
+        self.bytes = self.read(segment)?;
+        (self.segment, self.offset) = (segment, 0);
+        Ok(())
+    }
+
+    fn check_header(&mut self) -> Result<(), BadPlace> {
+        match Header::decode(&self.bytes) {
+            Ok(header)
+                if (header.segment, header.first, header.previous) == (self.segment, self.next, self.previous) =>
+            {
+                self.offset = HEADER_BYTES;
+                Ok(())
+            }
+            Ok(header) if header.segment != self.segment => Err(self.bad("it is another segment")),
+            Ok(header) if header.first != self.next => {
+                Err(self.bad(format!("it begins with commit {}: those between are missing", header.first)))
+            }
+            Ok(_) => Err(self.bad("it does not follow the segment before")),
+            Err(HeaderError::Damaged) => Err(self.bad("the header of the segment is damaged")),
+            Err(HeaderError::Newer(found)) => Err(self.bad(format!("it has format {found}: use a newer cairn"))),
+        }
+    }
+
+    fn take(&mut self, payload: Vec<u8>) -> Result<(CommitNumber, Vec<u8>), BadPlace> {
+        let header = codec::decode_header(&payload).map_err(|error| self.bad(error.to_string()))?;
+        if header.number != self.next {
+            return Err(self.bad(format!("commit {} stands here", header.number)));
+        }
+        self.offset += frame::HEAD_BYTES + payload.len();
+        (self.next, self.previous) = (header.number.next(), header.hash);
+        Ok((header.number, payload))
+    }
+
+    fn path(&self, segment: u64) -> PathBuf {
+        self.dir.join(segment::file_name(segment))
+    }
+
+    fn read(&self, segment: u64) -> Result<Vec<u8>, BadPlace> {
+        let path = self.path(segment);
+        fs::read(&path).map_err(|error| self.bad(format!("cannot read {}: {error}", path.display())))
+    }
+
+    fn bad(&self, detail: impl Into<String>) -> BadPlace {
+        let (file, _) = self.place();
+        BadPlace::commit(self.next, detail).in_file(file, self.offset as u64)
+    }
+}
+
+impl Iterator for LogReader {
+    type Item = Result<Commit, BadPlace>;
+
+    /// The next commit. After `None` it may be asked again: more may have been appended. After an error there is none.
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.failed {
+            return None;
+        }
+        let commit = self.commit();
+        self.failed = commit.is_err();
+        commit.transpose()
+    }
+}

@@ -1,0 +1,282 @@
+//! Opening the log: every frame is read, and what is not there any more is put back from the other copy.
+//!
+//! A segment with a flaw is written anew, beside, with the same frames byte for byte, and takes the old one's place.
+
+use std::{
+    borrow::Cow,
+    fs::{self, File, OpenOptions},
+    os::unix::fs::FileExt,
+    path::{Path, PathBuf},
+};
+
+use crate::{
+    ids::{CommitNumber, Hash},
+    journal::{
+        chain::BadPlace,
+        codec::{self, Header as Commit},
+    },
+    store::StoreError,
+};
+
+use super::{
+    CommitLog, begin,
+    frame::{self, Found},
+    segment::{self, FORMAT, HEADER_BYTES, Header, HeaderError, Prepared},
+};
+
+/// The copy that heals the log, as far as it can be read.
+pub(in crate::store) trait OtherCopy {
+    /// The bytes of this commit as they were framed, if this copy has it.
+    fn payload(&self, number: CommitNumber) -> Option<Vec<u8>>;
+
+    /// Whether it was brought to rest: then it has every commit that was acknowledged.
+    fn is_complete(&self) -> bool;
+}
+
+/// What was never acknowledged, and is gone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cut {
+    /// Of which file.
+    pub file: String,
+    /// From which byte on.
+    pub offset: u64,
+    /// How many bytes.
+    pub bytes: u64,
+}
+
+/// The log, and what opening it came to.
+pub(in crate::store) struct Recovered {
+    pub(in crate::store) log: CommitLog,
+    /// The last commit; none in a new log.
+    pub(in crate::store) head: Option<Commit>,
+    /// Each segment: its number, the number of its first commit, and the hash before that.
+    pub(in crate::store) segments: Vec<(u64, CommitNumber, Hash)>,
+    /// The hash of the commit that was asked for.
+    pub(in crate::store) asked: Option<Hash>,
+    /// Where frames or headers were put back from the other copy.
+    pub(in crate::store) healed: Vec<String>,
+    pub(in crate::store) cut: Option<Cut>,
+}
+
+/// Opens the log in `dir`, which exists. `asked` is the commit whose hash the caller wants to know.
+pub(in crate::store) fn recover(
+    dir: &Path,
+    segment_bytes: u64,
+    other: Option<&dyn OtherCopy>,
+    asked: CommitNumber,
+) -> Result<Recovered, StoreError> {
+    segment::remove_unfinished(dir)?;
+    let found = segment::list(dir)?;
+    let last = found.last().map_or(1, |(segment, _)| *segment);
+    let mut loaded = Vec::new();
+    for segment in 1..=last {
+        loaded.push(peek(dir, segment)?);
+    }
+    let mut walk = Walk {
+        dir,
+        segment_bytes,
+        other,
+        next: CommitNumber(1),
+        head: None,
+        previous: Hash::default(),
+        asked: (asked, None),
+        segments: Vec::new(),
+        healed: Vec::new(),
+        cut: None,
+    };
+    if found.is_empty() && other.is_none_or(|other| other.payload(CommitNumber(1)).is_none()) {
+        let log = begin(dir, segment_bytes)?;
+        return Ok(walk.done(log));
+    }
+    for segment in 1..=last {
+        let at = usize::try_from(segment - 1).expect("as many as there are files");
+        let bound = loaded[at + 1..].iter().find_map(|later| *later);
+        let end = walk.segment(segment, bound, segment == last)?;
+        if segment == last {
+            let path = dir.join(segment::file_name(segment));
+            let file = OpenOptions::new().read(true).write(true).open(&path);
+            let file = file.map_err(|source| StoreError::Io { action: "open", path: path.clone(), source })?;
+            let length =
+                file.metadata().map_err(|source| StoreError::Io { action: "read", path: path.clone(), source })?;
+            let log = CommitLog {
+                dir: dir.to_owned(),
+                segment_bytes,
+                segment,
+                path,
+                file,
+                offset: end,
+                end: length.len(),
+                next: None,
+            };
+            return Ok(walk.done(log));
+        }
+    }
+    unreachable!("there is a last segment, and it has returned")
+}
+
+/// The number of the first commit of a segment, as its header says, or else its first frame.
+fn peek(dir: &Path, segment: u64) -> Result<Option<CommitNumber>, StoreError> {
+    let path = dir.join(segment::file_name(segment));
+    let mut bytes = [0; HEADER_BYTES];
+    // A missing or short file has no header; one that cannot be read is told when it is read whole.
+    if File::open(&path).and_then(|file| file.read_exact_at(&mut bytes, 0)).is_err() {
+        return Ok(None);
+    }
+    match Header::decode(&bytes) {
+        Ok(header) if header.segment == segment => Ok(Some(header.first)),
+        Err(HeaderError::Newer(found)) => Err(StoreError::NewerFormat { path, found, known: FORMAT }),
+        Ok(_) | Err(HeaderError::Damaged) => {
+            let bytes = fs::read(&path).map_err(|source| StoreError::Io { action: "read", path, source })?;
+            match frame::at(&bytes, HEADER_BYTES) {
+                Found::Frame(payload) => Ok(codec::decode_header(payload).ok().map(|commit| commit.number)),
+                Found::End | Found::Bad => Ok(None),
+            }
+        }
+    }
+}
+
+struct Walk<'a> {
+    dir: &'a Path,
+    segment_bytes: u64,
+    other: Option<&'a dyn OtherCopy>,
+    next: CommitNumber,
+    head: Option<Commit>,
+    previous: Hash,
+    asked: (CommitNumber, Option<Hash>),
+    segments: Vec<(u64, CommitNumber, Hash)>,
+    healed: Vec<String>,
+    cut: Option<Cut>,
+}
+
+impl Walk<'_> {
+    fn done(self, log: CommitLog) -> Recovered {
+        let Self { head, mut segments, asked, healed, cut, .. } = self;
+        if segments.is_empty() {
+            segments.push((log.segment, CommitNumber(1), Hash::default()));
+        }
+        Recovered { log, head, segments, asked: asked.1, healed, cut }
+    }
+
+    /// Reads one segment, heals it where that is needed, and returns where its last frame ends.
+    fn segment(&mut self, segment: u64, bound: Option<CommitNumber>, is_last: bool) -> Result<u64, StoreError> {
+        let name = segment::file_name(segment);
+        let path = self.dir.join(&name);
+        let place = |offset: usize| format!("log/{name} at byte {offset}");
+        let bytes = match fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
+            Err(source) => return Err(StoreError::Io { action: "read", path, source }),
+        };
+        let (first, previous) = (self.next, self.previous);
+        let header = Header::decode(&bytes).ok();
+        let mut flawed =
+            !header.is_some_and(|found| (found.segment, found.first, found.previous) == (segment, first, previous));
+        if flawed {
+            self.healed.push(format!("the header of {}", place(0)));
+        }
+        let truncated = header.is_none_or(|header| header.bytes > bytes.len() as u64);
+        if truncated && !flawed {
+            flawed = true;
+            self.healed.push(format!("the end of {}", place(bytes.len())));
+        }
+        self.segments.push((segment, first, previous));
+        let mut payloads: Vec<Cow<'_, [u8]>> = Vec::new();
+        let mut offset = HEADER_BYTES;
+        let mut torn = false;
+        while bound.is_none_or(|bound| self.next < bound) {
+            let found = frame::at(&bytes, offset);
+            let payload: Cow<'_, [u8]> = match (found, self.lent_unless(self.is_next(&found))) {
+                (Found::Frame(payload), None) if self.is_next(&found) => payload.into(),
+                (_, Some(payload)) => {
+                    flawed = true;
+                    self.healed.push(format!("commit {}, {}", self.next, place(offset)));
+                    payload.into()
+                }
+                (Found::End, None) if bound.is_none() => {
+                    if truncated && is_last && !self.other.is_some_and(|other| other.is_complete()) {
+                        return Err(self.damaged(
+                            &place(bytes.len()),
+                            "the segment is cut off here, and the index may lack what is missing",
+                        ));
+                    }
+                    break;
+                }
+                (Found::Bad, None) if is_last && frame::is_torn(&bytes, offset) => {
+                    torn = true;
+                    break;
+                }
+                (found, None) => {
+                    let what = match found {
+                        Found::End => "it is missing here",
+                        Found::Frame(_) => "another commit stands here",
+                        Found::Bad => "its checksum does not match",
+                    };
+                    let other = if self.other.is_some() { "the index lacks it too" } else { "the index is unreadable" };
+                    return Err(self.damaged(&place(offset), &format!("{what}, and {other}")));
+                }
+            };
+            // What was found under another header than it should be must follow by its hash.
+            if header.is_none() && codec::decode_commit(&payload, self.previous).is_err() {
+                return Err(
+                    self.damaged(&place(offset), "the header of the segment is damaged, and this does not follow")
+                );
+            }
+            let commit = codec::decode_header(&payload).expect("it was decoded when it was found to be the next");
+            offset += frame::HEAD_BYTES + payload.len();
+            if self.asked.0 == commit.number {
+                self.asked.1 = Some(commit.hash);
+            }
+            (self.next, self.previous, self.head) = (commit.number.next(), commit.hash, Some(commit));
+            payloads.push(payload);
+        }
+        if torn {
+            self.cut(&path, &bytes, offset, flawed)?;
+        }
+        if flawed {
+            let frames: Vec<u8> = payloads.iter().flat_map(|payload| frame::encode(payload)).collect();
+            let needed = (HEADER_BYTES + frames.len()) as u64;
+            let prepared = Prepared::make(self.dir, "healed", self.segment_bytes.max(needed))?;
+            prepared.finish(self.dir, (segment, first, previous), &frames)?;
+        }
+        Ok(offset as u64)
+    }
+
+    fn is_next(&self, found: &Found<'_>) -> bool {
+        match found {
+            Found::Frame(payload) => codec::decode_header(payload).is_ok_and(|header| header.number == self.next),
+            Found::End | Found::Bad => false,
+        }
+    }
+
+    /// The next commit from the other copy, where it is needed, if that has it and it follows the commit before.
+    fn lent_unless(&self, is_there: bool) -> Option<Vec<u8>> {
+        let payload = self.other.filter(|_| !is_there)?.payload(self.next)?;
+        let fits = codec::decode_commit(&payload, self.previous).is_ok_and(|commit| commit.number == self.next);
+        fits.then_some(payload)
+    }
+
+    /// Takes away what was never wholly written, and so never acknowledged.
+    fn cut(&mut self, path: &Path, bytes: &[u8], offset: usize, written_anew: bool) -> Result<(), StoreError> {
+        let Some(last) = frame::last_written(&bytes[offset..]) else { return Ok(()) };
+        let zeros = vec![0; last + 1];
+        if !written_anew {
+            let failed = |source| StoreError::Io { action: "cut the torn end of", path: path.to_owned(), source };
+            let file = OpenOptions::new().write(true).open(path).map_err(failed)?;
+            file.write_all_at(&zeros, offset as u64).and_then(|()| file.sync_all()).map_err(failed)?;
+        }
+        let file = path.file_name().map(|name| format!("log/{}", name.to_string_lossy())).unwrap_or_default();
+        tracing::warn!(file, offset, bytes = zeros.len(), "cut the end of the log: a write that was never finished");
+        self.cut = Some(Cut { file, offset: offset as u64, bytes: zeros.len() as u64 });
+        Ok(())
+    }
+
+    fn damaged(&self, place: &str, detail: &str) -> StoreError {
+        let place = format!("{}, {place}", BadPlace::commit(self.next, "").place());
+        StoreError::Damaged { place, detail: detail.to_owned() }
+    }
+}
+
+/// Where the segments of a data directory are.
+pub(in crate::store) fn dir_of(data: &Path) -> PathBuf {
+    data.join("log")
+}

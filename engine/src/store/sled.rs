@@ -1,0 +1,302 @@
+//! The indexed copy: the key space in sled, for reading by key. The only file that knows sled.
+//!
+//! Measured on sled 0.34.7 (`invariants.md`): its flush is no fsync, a kill within its creation or recovery can lock a
+//! directory for ever, one flipped bit makes it panic or drop what follows. So:
+//!
+//! - It is never the only copy of an acknowledged commit, and whatever it does, the log makes it again.
+//! - Every call is made where a panic is caught; after one it is suspect, and the next open sets it aside.
+//! - Values are cut into pieces of at most 32 KiB, so that none goes to `blobs/`, which is never synced.
+//! - One tree: a batch is atomic within one tree only.
+
+use std::{
+    fs::{self, File},
+    ops::ControlFlow,
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::{Path, PathBuf},
+    sync::mpsc,
+    time::{Duration, Instant},
+};
+
+use ::sled::{Batch, Db};
+
+use crate::{
+    ids::CommitNumber,
+    journal::{
+        index,
+        keys::{self, Changes, Each, Order, Range, Read},
+    },
+    store::{StoreError, log::OtherCopy, reading},
+};
+
+/// Above that, memory grows with the journal (C14).
+const CACHE_BYTES: u64 = 64 * 1024 * 1024;
+const FLUSH_EVERY_MS: u64 = 500;
+
+/// Nodes over a quarter of a segment go to `blobs/`: with 16 MiB, none does.
+const SEGMENT_BYTES: usize = 16 * 1024 * 1024;
+
+const PIECE_BYTES: usize = 32 * 1024;
+
+/// How long the process that had it open before may take to let go.
+const LOCKED_FOR_AT_MOST: Duration = Duration::from_secs(1);
+
+/// Recovery of 700 MB takes less than half a second (C14): what takes so long will never end.
+const OPENS_WITHIN: Duration = Duration::from_secs(60);
+
+/// Up to so many keys all are read at open, to see whether they can be.
+const KEYS_READ_AT_OPEN: usize = 100_000;
+
+/// A value's first byte.
+const WHOLE: u8 = 0;
+const IN_PIECES: u8 = 1;
+
+/// The first byte of a piece's key; the value's key and the piece's number follow.
+const PIECE: u8 = b'x';
+/// Keys about this copy itself.
+const LAYOUT_KEY: &[u8] = b"m/layout";
+const AT_REST_KEY: &[u8] = b"m/at-rest";
+
+/// The layout of keys and values in here. Another one is made again from the log.
+const LAYOUT: u8 = 1;
+
+#[derive(Debug)]
+pub(super) struct Indexed {
+    db: Db,
+    path: PathBuf,
+    suspect: PathBuf,
+    /// It was brought to rest when it was last open.
+    complete: bool,
+}
+
+impl Indexed {
+    /// Opens what is at `path`, or makes it.
+    ///
+    /// # Errors
+    /// Why it cannot be used: it must be set aside and made again.
+    pub(super) fn open(path: &Path) -> Result<Self, String> {
+        let suspect = path.with_extension("suspect");
+        if suspect.exists() {
+            return Err(fs::read_to_string(&suspect).unwrap_or_default());
+        }
+        let mut opened = Self { db: open_db(path)?, path: path.to_owned(), suspect, complete: false };
+        opened.examine().map_err(|error| error.to_string())?;
+        opened.complete =
+            opened.guarded(|| opened.db.remove(AT_REST_KEY)).map_err(|error| error.to_string())?.is_some();
+        Ok(opened)
+    }
+
+    /// Moves what is at `path` out of the way, and says where.
+    pub(super) fn set_aside(path: &Path) -> Result<Option<PathBuf>, StoreError> {
+        if !path.exists() {
+            return Ok(None);
+        }
+        let aside = (1..)
+            .map(|number| path.with_extension(format!("damaged-{number}")))
+            .find(|aside| !aside.exists())
+            .expect("numbers do not end");
+        let moved = fs::rename(path, &aside).and_then(|()| match fs::remove_file(path.with_extension("suspect")) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        });
+        moved.map_err(|source| StoreError::Io { action: "set aside", path: path.to_owned(), source })?;
+        Ok(Some(aside))
+    }
+
+    /// Applies all changes, or none.
+    pub(super) fn apply(&self, changes: &Changes) -> Result<(), StoreError> {
+        self.guarded(|| {
+            let mut batch = Batch::default();
+            for (key, value) in changes {
+                // What is put once is never in the way of itself.
+                let pieces_before = if keys::is_put_once(key) { 0 } else { pieces(self.db.get(key)?.as_deref()) };
+                let pieces_now = match value {
+                    Some(value) if value.len() < PIECE_BYTES => {
+                        let mut whole = Vec::with_capacity(value.len() + 1);
+                        whole.push(WHOLE);
+                        whole.extend_from_slice(value);
+                        batch.insert(key.as_slice(), whole);
+                        0
+                    }
+                    Some(value) => {
+                        for (number, piece) in (0u32..).zip(value.chunks(PIECE_BYTES)) {
+                            batch.insert(piece_key(key, number), piece);
+                        }
+                        let count = u32::try_from(value.len().div_ceil(PIECE_BYTES)).expect("values are bounded");
+                        let mut head = vec![IN_PIECES];
+                        head.extend(count.to_be_bytes());
+                        batch.insert(key.as_slice(), head);
+                        count
+                    }
+                    None => {
+                        batch.remove(key.as_slice());
+                        0
+                    }
+                };
+                for number in pieces_now..pieces_before {
+                    batch.remove(piece_key(key, number));
+                }
+            }
+            self.db.apply_batch(batch)
+        })
+    }
+
+    /// Brings it to rest: from here on it is known to have everything.
+    pub(super) fn close(&self) -> Result<(), StoreError> {
+        self.guarded(|| {
+            self.db.insert(AT_REST_KEY, &[LAYOUT])?;
+            self.db.flush()
+        })?;
+        // Its own flush calls no fsync.
+        let synced = File::open(self.path.join("db")).and_then(|file| file.sync_all());
+        synced.map_err(|source| StoreError::Io { action: "sync", path: self.path.clone(), source })
+    }
+
+    /// Sees whether it can be read, and is of the layout that is known here.
+    fn examine(&self) -> Result<(), StoreError> {
+        let known = [LAYOUT, index::VERSION];
+        match self.guarded(|| self.db.get(LAYOUT_KEY))? {
+            Some(found) if *found == known => {}
+            Some(found) => return Err(StoreError::Index(format!("it has layout {found:?}, {known:?} is known here"))),
+            None if self.guarded(|| self.db.first())?.is_none() => {
+                self.guarded(|| self.db.insert(LAYOUT_KEY, &known))?;
+            }
+            None => return Err(StoreError::Index("it does not say which layout it has".to_owned())),
+        }
+        let readable = self.guarded(|| self.db.iter().take(KEYS_READ_AT_OPEN).try_for_each(|pair| pair.map(drop)));
+        readable?;
+        // No commit is missing between the first and the last.
+        let mut next = CommitNumber(1);
+        let mut left = KEYS_READ_AT_OPEN;
+        let mut gap = None;
+        self.scan(&keys::all_commits(), Order::Ascending, &mut |key, _| {
+            left -= 1;
+            if keys::commit_number(key) != Some(next) {
+                gap = Some(next);
+            }
+            next = next.next();
+            if left == 0 || gap.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        })?;
+        gap.map_or(Ok(()), |number| Err(StoreError::Index(format!("commit {number} is missing"))))
+    }
+
+    fn value(&self, key: &[u8], stored: &[u8]) -> ::sled::Result<Option<Vec<u8>>> {
+        match stored.split_first() {
+            Some((&WHOLE, value)) => Ok(Some(value.to_vec())),
+            Some(_) => {
+                let mut value = Vec::new();
+                for number in 0..pieces(Some(stored)) {
+                    match self.db.get(piece_key(key, number))? {
+                        Some(piece) => value.extend_from_slice(&piece),
+                        None => return Ok(None),
+                    }
+                }
+                Ok(Some(value))
+            }
+            None => Ok(None),
+        }
+    }
+
+    /// Runs `call`; a panic or an error of sled's makes this copy suspect.
+    fn guarded<T>(&self, call: impl FnOnce() -> ::sled::Result<T>) -> Result<T, StoreError> {
+        let detail = match catch_unwind(AssertUnwindSafe(call)) {
+            Ok(Ok(value)) => return Ok(value),
+            Ok(Err(error)) => error.to_string(),
+            Err(panic) => panicked(&*panic),
+        };
+        tracing::error!(detail, "the journal's index failed: it will be set aside and made again at the next start");
+        // Where even that cannot be written, the next open finds out for itself.
+        let _ = fs::write(&self.suspect, &detail);
+        Err(StoreError::Index(detail))
+    }
+}
+
+impl Read for Indexed {
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        self.guarded(|| match self.db.get(key)? {
+            Some(stored) => self.value(key, &stored),
+            None => Ok(None),
+        })
+    }
+
+    fn scan(&self, (from, to): &Range, order: Order, each: &mut Each<'_>) -> Result<(), StoreError> {
+        if from >= to {
+            return Ok(());
+        }
+        self.guarded(|| {
+            let mut range = self.db.range(from.as_slice()..to.as_slice());
+            while let Some(pair) = if order == Order::Ascending { range.next() } else { range.next_back() } {
+                let (key, stored) = pair?;
+                // A value that lost a piece shows as empty, and does not decode.
+                let value = self.value(&key, &stored)?.unwrap_or_default();
+                if each(&key, &value).is_break() {
+                    break;
+                }
+            }
+            Ok(())
+        })
+    }
+}
+
+impl OtherCopy for Indexed {
+    fn payload(&self, number: CommitNumber) -> Option<Vec<u8>> {
+        reading::payload(self, number).ok().flatten()
+    }
+
+    fn is_complete(&self) -> bool {
+        self.complete
+    }
+}
+
+/// Opens sled where a panic is caught and an opening that never ends is not waited for.
+fn open_db(path: &Path) -> Result<Db, String> {
+    let started = Instant::now();
+    loop {
+        let config = ::sled::Config::new()
+            .path(path)
+            .cache_capacity(CACHE_BYTES)
+            .segment_size(SEGMENT_BYTES)
+            .flush_every_ms(Some(FLUSH_EVERY_MS));
+        let (to, from) = mpsc::channel();
+        let opening = std::thread::Builder::new().name("cairn-index-open".to_owned());
+        let opening = opening.spawn(move || {
+            let opened = catch_unwind(AssertUnwindSafe(|| config.open()));
+            // Who asked may have given up.
+            let _ = to.send(opened.unwrap_or_else(|panic| Err(::sled::Error::ReportableBug(panicked(&*panic)))));
+        });
+        opening.map_err(|error| error.to_string())?;
+        match from.recv_timeout(OPENS_WITHIN) {
+            Ok(Ok(db)) => return Ok(db),
+            Ok(Err(error)) if is_locked(&error) && started.elapsed() < LOCKED_FOR_AT_MOST => {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            Ok(Err(error)) => return Err(error.to_string()),
+            Err(_) => return Err(format!("it did not open within {} s", OPENS_WITHIN.as_secs())),
+        }
+    }
+}
+
+/// `DATA/lock` keeps other processes out: it is this process's own last opening that has not let go yet.
+fn is_locked(error: &::sled::Error) -> bool {
+    matches!(error, ::sled::Error::Io(error) if error.to_string().contains("could not acquire lock"))
+}
+
+fn panicked(panic: &(dyn std::any::Any + Send)) -> String {
+    let words = panic.downcast_ref::<String>().map(String::as_str);
+    let words = words.or_else(|| panic.downcast_ref::<&str>().copied());
+    format!("it panicked: {}", words.unwrap_or("without a word"))
+}
+
+fn piece_key(key: &[u8], number: u32) -> Vec<u8> {
+    let mut piece = Vec::with_capacity(key.len() + 5);
+    piece.push(PIECE);
+    piece.extend_from_slice(key);
+    piece.extend(number.to_be_bytes());
+    piece
+}
+
+fn pieces(stored: Option<&[u8]>) -> u32 {
+    match stored.and_then(|stored| stored.split_first()) {
+        Some((&IN_PIECES, count)) => count.first_chunk().map_or(0, |count| u32::from_be_bytes(*count)),
+        _ => 0,
+    }
+}
