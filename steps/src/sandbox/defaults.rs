@@ -15,7 +15,11 @@ pub(super) const DEFAULT_CLASS: &str = "storageclass.kubernetes.io/is-default-cl
 pub(super) fn fill(kind: Kind, object: &mut Value) {
     match kind {
         Kind::Namespace => namespace(object),
-        Kind::Pod => pod(object),
+        Kind::Pod => {
+            pod(object);
+            request_limits(object);
+            set_default(object, "/status/phase", "Pending");
+        }
         Kind::PersistentVolumeClaim => claim(object),
         Kind::Service => service(object),
         Kind::StatefulSet => stateful_set(object),
@@ -214,9 +218,17 @@ fn fill_container(container: &mut Value) {
     }
     canonical_map(container.pointer_mut("/resources/limits"));
     canonical_map(container.pointer_mut("/resources/requests"));
-    let limits = container.pointer("/resources/limits").and_then(Value::as_object).cloned().unwrap_or_default();
-    for (resource, limit) in limits {
-        set_default(container, &format!("/resources/requests/{}", resource.replace('/', "~1")), limit);
+}
+
+/// Only of pods themselves, not of templates: so a limit that is taken out of a template leaves nothing behind there.
+fn request_limits(pod: &mut Value) {
+    for list in ["/spec/initContainers", "/spec/containers"] {
+        for container in pod.pointer_mut(list).and_then(Value::as_array_mut).into_iter().flatten() {
+            let limits = container.pointer("/resources/limits").and_then(Value::as_object).cloned().unwrap_or_default();
+            for (resource, limit) in limits {
+                set_default(container, &format!("/resources/requests/{}", resource.replace('/', "~1")), limit);
+            }
+        }
     }
 }
 
@@ -251,7 +263,10 @@ mod tests {
         let once = object.clone();
         fill(Kind::StatefulSet, &mut object);
         assert_eq!(object, once);
-        assert_eq!(object["spec"]["template"]["spec"]["containers"][0]["resources"]["requests"]["cpu"], "500m");
+        assert_eq!(
+            object["spec"]["template"]["spec"]["containers"][0]["resources"],
+            json!({"limits": {"cpu": "500m"}})
+        );
         assert_eq!(object["spec"]["volumeClaimTemplates"][0]["spec"]["resources"]["requests"]["storage"], "10Gi");
         assert_eq!(
             object["spec"]["updateStrategy"],

@@ -17,6 +17,8 @@ use std::path::{Path, PathBuf};
 
 const OBJECTS: &str = "objects.jsonl";
 const LOCK: &str = "lock";
+/// A file that has grown by so many bytes since it was folded is folded again.
+const FOLD_AFTER: usize = 64 * 1024 * 1024;
 
 /// One line of the file.
 #[derive(Debug, Serialize, Deserialize)]
@@ -47,6 +49,7 @@ pub(super) struct Contents {
 pub(super) struct ChangeLog {
     file: File,
     path: PathBuf,
+    grown: usize,
     /// Held as long as the log is open.
     _lock: File,
 }
@@ -69,18 +72,27 @@ impl ChangeLog {
         let contents = read(&path)?;
         write_folded(&path, contents.version, contents.objects.iter()).map_err(failed)?;
         let file = OpenOptions::new().append(true).open(&path).map_err(failed)?;
-        Ok((ChangeLog { file, path, _lock: lock }, contents))
+        Ok((ChangeLog { file, path, grown: 0, _lock: lock }, contents))
     }
 
     pub(super) fn append(&mut self, change: &Stored) -> io::Result<()> {
         // One write a line: a kill leaves whole lines and at most one cut one.
         let mut line = serde_json::to_vec(change)?;
         line.push(b'\n');
+        self.grown += line.len();
         self.file.write_all(&line)
     }
 
-    pub(super) fn compact<'a>(self, version: u64, objects: impl Iterator<Item = &'a Value>) -> io::Result<()> {
-        write_folded(&self.path, version, objects)
+    pub(super) fn wants_folding(&self) -> bool {
+        self.grown > FOLD_AFTER
+    }
+
+    /// Begins anew with what is there.
+    pub(super) fn fold<'a>(&mut self, version: u64, objects: impl Iterator<Item = &'a Value>) -> io::Result<()> {
+        write_folded(&self.path, version, objects)?;
+        self.file = OpenOptions::new().append(true).open(&self.path)?;
+        self.grown = 0;
+        Ok(())
     }
 }
 

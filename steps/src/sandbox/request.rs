@@ -126,8 +126,12 @@ impl ApiRequest {
     /// The body as JSON; apply patches and some clients' creates come as YAML, of which JSON is a part.
     ///
     /// # Errors
-    /// 400 for what is neither.
+    /// 400 for what is neither; 415 for protobuf, which `kubectl create namespace` and the like send (but not `create -f`).
     pub(super) fn decode_body(&self, body: &[u8]) -> Result<Value, Refusal> {
+        if self.content_type.ends_with("protobuf") {
+            let why = "the sandbox takes JSON and YAML, not protobuf: write it to a file, and `kubectl apply --server-side -f` it";
+            return Err(Refusal::new(415, "UnsupportedMediaType", why));
+        }
         if let Ok(value) = serde_json::from_slice(body) {
             return Ok(value);
         }

@@ -236,8 +236,8 @@ impl State {
 
     /// Everything that is there, into a new log: what the old one had in changes is folded.
     pub(super) fn close(&mut self) {
-        if let Some(log) = self.log.take()
-            && let Err(error) = log.compact(self.version, self.objects.values().map(|object| &**object))
+        if let Some(mut log) = self.log.take()
+            && let Err(error) = log.fold(self.version, self.objects.values().map(|object| &**object))
         {
             tracing::warn!(%error, "the sandbox could not fold its change log; it is read as it stands next time");
         }
@@ -251,9 +251,19 @@ impl State {
         }
     }
 
+    /// Folds the log once it has grown large; called when the objects are as the log says.
+    fn fold_log(&mut self) {
+        let Some(log) = self.log.as_mut().filter(|log| log.wants_folding()) else { return };
+        if let Err(error) = log.fold(self.version, self.objects.values().map(|object| &**object)) {
+            tracing::error!(%error, "the sandbox cannot fold its change log; writes are refused from now on");
+            self.broken = Some(error.to_string());
+        }
+    }
+
     fn changed(&mut self, change: Change) {
         self.index(&change.key, change.before.as_deref(), change.after.as_ref());
         self.mark(&change);
+        self.fold_log();
         self.history.push_back(change);
         if self.history.len() > HISTORY_MAX {
             self.history.pop_front();

@@ -61,17 +61,11 @@ pub(super) fn place(state: &State, pod: &Value) -> Result<String, String> {
     for claim in claim_names(pod) {
         let found = state.get(&Key::new(Kind::PersistentVolumeClaim, namespace, &claim));
         let Some(found) = found else {
-            return Err(format!(
-                "0/{} nodes are available: persistentvolumeclaim \"{claim}\" not found. preemption: not eligible due to a terminating pod on the nominated node.",
-                nodes(state)
-            ));
+            return Err(no_node(state, &format!("persistentvolumeclaim \"{claim}\" not found")));
         };
         let waits = class_of(state, found).is_some_and(|(_, waits)| waits);
         if text(found, "/status/phase") != "Bound" && !waits {
-            return Err(format!(
-                "0/{} nodes are available: pod has unbound immediate PersistentVolumeClaims. preemption: 0/{0} nodes are available: {0} Preemption is not helpful for scheduling.",
-                nodes(state)
-            ));
+            return Err(no_node(state, "pod has unbound immediate PersistentVolumeClaims"));
         }
     }
     let wanted = requests(pod);
@@ -117,6 +111,13 @@ pub(super) fn claim_names(pod: &Value) -> Vec<String> {
     let volumes = items(pod, "/spec/volumes").iter();
     let names = volumes.map(|volume| text(volume, "/persistentVolumeClaim/claimName").to_owned());
     names.filter(|name| !name.is_empty()).collect()
+}
+
+fn no_node(state: &State, why: &str) -> String {
+    let count = nodes(state);
+    format!(
+        "0/{count} nodes are available: {why}. preemption: 0/{count} nodes are available: {count} Preemption is not helpful for scheduling."
+    )
 }
 
 fn nodes(state: &State) -> usize {

@@ -1,12 +1,17 @@
 //! The sandbox as its clients see it: everything here goes through the real `kube::Client`, on a clock that stands still
 //! unless nothing else is left to do.
 
+mod claims;
+mod faults;
 mod namespaces;
+mod persistence;
 mod rollouts;
+mod watches;
+mod writes;
 
 use super::{Sandbox, SandboxOptions};
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
-use k8s_openapi::api::core::v1::{Namespace, Pod};
+use k8s_openapi::api::core::v1::{Event, Namespace, Pod};
 use kube::api::{Api, ListParams, Patch, PatchParams, PostParams};
 use kube::core::NamespaceResourceScope;
 use kube::runtime::wait::{Condition, await_condition};
@@ -131,4 +136,10 @@ pub(super) async fn pod_names(sandbox: &Sandbox) -> Vec<String> {
 /// Lets the controllers finish what they can do at once.
 pub(super) async fn settle() {
     tokio::time::sleep(std::time::Duration::from_secs(30)).await;
+}
+
+pub(super) async fn events(sandbox: &Sandbox, reason: &str) -> Vec<String> {
+    let all = api::<Event>(sandbox).list(&ListParams::default()).await.expect("listed");
+    let told = all.items.into_iter().filter(|event| event.reason.as_deref() == Some(reason));
+    told.filter_map(|event| event.message).collect()
 }
