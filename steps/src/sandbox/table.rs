@@ -6,10 +6,11 @@ use super::request::ApiRequest;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-type Cell = fn(&Value) -> Value;
+/// Its head, whether it is shown only with `-o wide`, and what stands in it.
+type Column = (&'static str, bool, fn(&Value) -> Value);
 
-/// The columns between NAME and AGE; those with `true` only with `-o wide`.
-fn columns(kind: Kind) -> &'static [(&'static str, bool, Cell)] {
+/// The columns besides NAME and AGE.
+fn columns(kind: Kind) -> &'static [Column] {
     match kind {
         Kind::Namespace => &[("Status", false, |object| field(object, "/status/phase"))],
         Kind::Node => &[
@@ -111,18 +112,24 @@ pub(super) fn render<'a>(
     now: Timestamp,
     request: &ApiRequest,
 ) -> Value {
-    let mut columns_told = Vec::new();
     let told = |name: &str, format: &str, is_wide: bool| json!({"name": name, "type": "string", "format": format, "description": name, "priority": i32::from(is_wide)});
-    columns_told.push(told("Name", "name", false));
-    for (name, is_wide, _) in columns(kind) {
-        columns_told.push(told(name, "", *is_wide));
-    }
-    columns_told.push(told("Age", "", false));
+    let (always, wide): (Vec<&Column>, Vec<&Column>) = columns(kind).iter().partition(|(_, is_wide, _)| !is_wide);
+    // Events begin with their age and are not shown by name, all else ends with it; wide columns come after.
+    let is_event = kind == Kind::Event;
+    let (first, last) = if is_event { ("Last Seen", "Name") } else { ("Name", "Age") };
+    let mut columns_told = vec![told(first, if is_event { "" } else { "name" }, false)];
+    columns_told.extend(always.iter().map(|(name, _, _)| told(name, "", false)));
+    columns_told.push(told(last, if is_event { "name" } else { "" }, is_event));
+    columns_told.extend(wide.iter().map(|(name, _, _)| told(name, "", true)));
     let rows: Vec<Value> = objects
         .map(|object| {
-            let mut cells = vec![field(object, "/metadata/name")];
-            cells.extend(columns(kind).iter().map(|(_, _, cell)| cell(object)));
-            cells.push(json!(age(object, "/metadata/creationTimestamp", now)));
+            let name = field(object, "/metadata/name");
+            let age = |pointer| json!(age(object, pointer, now));
+            let mut cells = Vec::new();
+            cells.push(if is_event { age("/lastTimestamp") } else { name.clone() });
+            cells.extend(always.iter().map(|(_, _, cell)| cell(object)));
+            cells.push(if is_event { name } else { age("/metadata/creationTimestamp") });
+            cells.extend(wide.iter().map(|(_, _, cell)| cell(object)));
             let mut row = json!({"cells": cells});
             match request.option("includeObject") {
                 "None" => {}
