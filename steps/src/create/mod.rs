@@ -89,3 +89,6 @@ impl Residue for Left {
         self.cluster.marked(request.namespace.as_str(), &cx.workflow().to_string()).await
     }
 }
+
+#[cfg(test)]
+mod tests;

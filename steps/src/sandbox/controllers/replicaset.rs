@@ -65,12 +65,12 @@ fn create(state: &mut State, key: &Key, replica_set: &Value) -> Result<Arc<Value
         })),
         _ => make(state, Kind::Pod, json!({"metadata": metadata, "spec": template["spec"]})).map_err(|refusal| refusal.message),
     };
+    // Without the name: it is another one each time, and event and condition must stay the same, or each would be a
+    // change that is worth another look, for ever.
+    let made = made.map_err(|error| error.replace(&name, &format!("{}-", key.name)));
     let (warning, reason, message) = match &made {
         Ok(_) => (false, "SuccessfulCreate", format!("Created pod: {name}")),
-        // Without the name: it is another one each time, and the event is the same.
-        Err(error) => {
-            (true, "FailedCreate", format!("Error creating: {}", error.replace(&name, &format!("{}-", key.name))))
-        }
+        Err(error) => (true, "FailedCreate", format!("Error creating: {error}")),
     };
     tell(state, Kind::ReplicaSet, replica_set, Told { warning, reason, message: &message, by: BY });
     made

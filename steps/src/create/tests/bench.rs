@@ -1,0 +1,199 @@
+//! A workflow on a sandbox, driven by hand: one step at a time, with its facts folded as the engine would fold them.
+
+use std::sync::Arc;
+
+use cairn_engine::{
+    Amounts, Attempt, Definition, Entry, Fact, FencingToken, Hash, Json, OnFailure, Output, Probe, Sequence, Step,
+    StepContext, StepError, StepName, Submitted, Timestamp, WorkflowId, WorkflowState,
+};
+use serde_json::{Value, json};
+
+use crate::cluster::rollout::RolloutRules;
+use crate::cluster::{Cluster, Made};
+use crate::create::{Deps, create_definition};
+use crate::gitlab::{GitLab, GitLabRules};
+use crate::request::{Request, RequestRules};
+use crate::sandbox::{Sandbox, SandboxOptions};
+
+/// One creation and its cluster.
+pub(super) struct Bench {
+    pub(super) sandbox: Sandbox,
+    pub(super) definition: Definition,
+    pub(super) state: WorkflowState,
+    deps: Deps,
+}
+
+pub(super) fn sandbox() -> Sandbox {
+    Sandbox::open(SandboxOptions::default()).expect("a sandbox in memory")
+}
+
+impl Bench {
+    /// A creation of acme/search with these fields besides, on a cluster of its own.
+    pub(super) fn new(extra: Value) -> Self {
+        Self::on(sandbox(), extra, GitLabRules::default())
+    }
+
+    pub(super) fn on(sandbox: Sandbox, extra: Value, rules: GitLabRules) -> Self {
+        let deps = Deps {
+            cluster: Cluster::new(sandbox.client()),
+            gitlab: GitLab::new(rules),
+            rollout: RolloutRules::default(),
+        };
+        Self::with(sandbox, deps, extra)
+    }
+
+    /// Another creation by the same engine on the same cluster.
+    pub(super) fn beside(&self, extra: Value) -> Self {
+        Self::with(self.sandbox.clone(), self.deps.clone(), extra)
+    }
+
+    fn with(sandbox: Sandbox, deps: Deps, extra: Value) -> Self {
+        let mut body = json!({"user": "acme", "service_name": "search"});
+        let Value::Object(extra) = extra else { panic!("an object") };
+        body.as_object_mut().expect("an object").extend(extra);
+        let request = Request::parse_with(body.to_string().as_bytes(), RequestRules::JOURNALED).expect("good");
+        let definition = create_definition(deps.clone());
+        let state = submitted(&definition, &request);
+        Self { sandbox, definition, state, deps }
+    }
+
+    pub(super) fn step(&self, name: &str) -> Arc<dyn Step> {
+        let steps = self.definition.steps();
+        Arc::clone(steps.iter().find(|step| step.name().as_str() == name).expect("one of the ten"))
+    }
+
+    pub(super) fn cx(&self, name: &str) -> StepContext {
+        let (cx, stop) = StepContext::detached(self.state.clone(), name.into(), Attempt(1));
+        // Dropped, it would say that the engine is gone.
+        std::mem::forget(stop);
+        cx
+    }
+
+    pub(super) async fn run(&self, name: &str) -> Result<Output, StepError> {
+        self.step(name).run(&self.cx(name)).await
+    }
+
+    pub(super) async fn probe(&self, name: &str) -> Result<Probe, StepError> {
+        self.step(name).probe(&self.cx(name)).await
+    }
+
+    pub(super) async fn compensate(&self, name: &str) -> Result<String, StepError> {
+        self.step(name).compensate(&self.cx(name)).await
+    }
+
+    pub(super) async fn residue(&self) -> Vec<String> {
+        self.definition.residue().look(&self.cx("completed")).await.expect("the sandbox answers")
+    }
+
+    /// Folds that this step has begun.
+    pub(super) fn begun(&mut self, name: &str) {
+        self.fold(&Fact::AttemptStarted { step: name.into(), attempt: Attempt(1) });
+    }
+
+    /// Folds that this step, which has begun, has succeeded.
+    pub(super) fn succeeded(&mut self, name: &str, output: Output) {
+        self.fold(&Fact::AttemptSucceeded { step: name.into(), attempt: Attempt(1), output });
+    }
+
+    /// Folds what a probe of this step, which has begun, has seen.
+    pub(super) fn probed(&mut self, name: &str, answer: Probe) {
+        self.fold(&Fact::Probed {
+            step: name.into(),
+            attempt: Attempt(1),
+            answer,
+            retry_at: Some(Timestamp::default()),
+        });
+    }
+
+    /// Runs every step before this one.
+    pub(super) async fn up_to(&mut self, name: &str) {
+        let names: Vec<StepName> = self.definition.step_names().to_vec();
+        for step in names.iter().map(StepName::as_str).take_while(|step| *step != name) {
+            self.begun(step);
+            let output =
+                self.run(step).await.unwrap_or_else(|error| panic!("{step}: {error} {:?}", error.failure.evidence));
+            self.succeeded(step, output);
+        }
+    }
+
+    /// Compensates this step and every one before it, newest first.
+    pub(super) async fn roll_back_from(&self, name: &str) {
+        let names: Vec<StepName> = self.definition.step_names().to_vec();
+        let last = names.iter().position(|step| step.as_str() == name).expect("one of the ten");
+        for step in names[..=last].iter().rev() {
+            self.compensate(step.as_str()).await.unwrap_or_else(|error| panic!("taking back {step}: {error}"));
+        }
+    }
+
+    /// Puts somebody else's object into the cluster.
+    pub(super) async fn stranger(&self, body: Value) {
+        let kind =
+            crate::render::Kind::ALL.into_iter().find(|kind| body["kind"] == kind.to_string()).expect("a kind of ours");
+        let object: kube::api::DynamicObject = serde_json::from_value(body.clone()).expect("an object");
+        let (client, resource) = (self.sandbox.client(), kind.api_resource());
+        let api = match body["metadata"]["namespace"].as_str() {
+            Some(namespace) => kube::Api::namespaced_with(client, namespace, &resource),
+            None => kube::Api::all_with(client, &resource),
+        };
+        api.create(&kube::api::PostParams::default(), &object).await.expect("created");
+    }
+
+    /// What was written, as lines: verb, object, UID.
+    pub(super) fn effects(&self) -> Vec<String> {
+        let effects = self.sandbox.effects();
+        effects.iter().map(|effect| format!("{} {}/{} {}", effect.verb, effect.kind, effect.name, effect.uid)).collect()
+    }
+
+    /// What is in the cluster besides what a cluster has from its beginning.
+    pub(super) fn things(&self) -> Vec<Value> {
+        let mut things = self.sandbox.objects();
+        let metadata = |object: &Value, field: &str| object["metadata"][field].as_str().unwrap_or_default().to_owned();
+        things.retain(|object| {
+            metadata(object, "namespace") == "acme--search" || metadata(object, "name") == "acme--search"
+        });
+        things
+    }
+
+    pub(super) fn workflow(&self) -> String {
+        self.state.id().to_string()
+    }
+
+    fn fold(&mut self, fact: &Fact) {
+        self.state.fold_fact(fact, Timestamp::default()).unwrap_or_else(|error| panic!("{error}"));
+    }
+}
+
+/// The UIDs in a step's result.
+pub(super) fn made(output: &Output) -> Vec<Made> {
+    serde_json::from_value(output.result.value()["made"].clone()).unwrap_or_default()
+}
+
+fn submitted(definition: &Definition, request: &Request) -> WorkflowState {
+    // Always the same, so that two runs can be compared.
+    let workflow = WorkflowId::from_bytes([1; 16]);
+    let fact = Fact::Submitted(Submitted {
+        definition: definition.name().clone(),
+        version: definition.version(),
+        fingerprint: definition.fingerprint(),
+        steps: definition.step_names().to_vec(),
+        effect: definition.effect(),
+        tenant: request.user.as_str().into(),
+        service: request.service_name.as_str().into(),
+        input: Json::of(request).expect("small"),
+        key: None,
+        body_hash: Hash::default(),
+        who: "a test".into(),
+        holds: Amounts::new(),
+        on_failure: OnFailure::Rollback,
+    });
+    WorkflowState::begin(&Entry {
+        workflow,
+        sequence: Sequence(1),
+        token: FencingToken(1),
+        time: Timestamp::default(),
+        previous: Hash::default(),
+        fact,
+        hash: Hash::default(),
+    })
+    .expect("a beginning")
+}
