@@ -4,11 +4,11 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::{export, history, list, replay, stats, verify};
+use crate::{export, history, list, rebuild, replay, stats, verify};
 
-/// Audits a cairn journal: from an export alone, or from a server.
+/// Audits a cairn journal: in place while its engine runs, from an export alone, or from a server.
 ///
-/// Nothing is ever changed.
+/// Nothing is ever changed, and no lock is taken; only `rebuild` writes, and needs the engine stopped.
 #[derive(Debug, Parser)]
 #[command(name = "cairn-journal", version, after_help = EXAMPLES, arg_required_else_help = true)]
 pub(crate) struct Arguments {
@@ -17,14 +17,15 @@ pub(crate) struct Arguments {
 }
 
 const EXAMPLES: &str = "\
-Every subcommand reads from one of:
+Every subcommand but `rebuild` reads from one of:
+  --data DIR      an engine's data directory, also while it runs (default: $CAIRN_DATA, then ./cairn-data)
   --export FILE   an export, one JSON commit a line; `-` is standard input
   --server URL    a running engine, over HTTP
 
 Workflows may be named by the beginning of their id, as long as it fits one only.
 
 Examples:
-  cairn-journal verify --server http://127.0.0.1:8080
+  cairn-journal verify --data ./cairn-data
   cairn-journal list --user acme --status parked
   cairn-journal history 0197f3
   cairn-journal export --output journal.ndjson && cairn-journal verify --export journal.ndjson
@@ -40,12 +41,16 @@ pub(crate) enum Command {
     List(list::Arguments),
     Export(export::Arguments),
     Stats(stats::Arguments),
+    Rebuild(rebuild::Arguments),
 }
 
-/// Where the journal is.
+/// Where the journal is. None given: `$CAIRN_DATA`, then `./cairn-data`.
 #[derive(Clone, Debug, Default, Args)]
 #[group(required = false, multiple = false)]
 pub(crate) struct SourceArguments {
+    /// An engine's data directory; read in place, without a lock, also while the engine runs.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
     /// An export: one JSON commit a line; `-` is standard input.
     #[arg(long, value_name = "FILE")]
     pub(crate) export: Option<PathBuf>,
@@ -82,7 +87,7 @@ mod tests {
 
     #[test]
     fn a_journal_is_read_from_one_place_only() {
-        let two = ["cairn-journal", "list", "--server", "a", "--export", "b"];
+        let two = ["cairn-journal", "list", "--data", "a", "--export", "b"];
         assert_eq!(Arguments::try_parse_from(two).expect_err("two sources").exit_code(), 2);
     }
 }

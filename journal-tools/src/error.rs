@@ -77,6 +77,8 @@ impl From<StoreError> for ToolError {
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::Damaged { place, detail } => Self::Bad { place, detail },
+            // Its own text is for an engine that starts; here is none.
+            StoreError::Io { action, path, source } => Self::io(action, path.display().to_string(), source),
             other => Self::Store(other),
         }
     }

@@ -2,7 +2,7 @@
 //!
 //! - Every subcommand is one fold over one reader of commits, wherever these come from ([`source`]).
 //! - What is read is checked as it is read: the hashes chain, and each fact may stand where it stands.
-//! - Nothing that is read is changed.
+//! - Nothing that is read is changed; only [`rebuild`] writes.
 //!
 //! Exit codes: 0 fine, 1 the journal is bad, 2 wrong use or something could not be read.
 
@@ -19,6 +19,7 @@ mod history;
 mod list;
 mod export;
 mod stats;
+mod rebuild;
 mod show;
 mod error;
 #[cfg(test)]
@@ -58,6 +59,7 @@ fn run(arguments: &Arguments) -> Result<ExitCode, ToolError> {
         Command::List(arguments) => list::run(arguments, &mut out),
         Command::Export(arguments) => export::run(arguments, &mut out),
         Command::Stats(arguments) => stats::run(arguments, &mut out),
+        Command::Rebuild(arguments) => rebuild::run(arguments, &mut out),
     };
     // What was readable is shown, whatever came after it.
     let flushed = out.flush();

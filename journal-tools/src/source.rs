@@ -2,6 +2,7 @@
 //!
 //! - What is read is checked as it is read: numbers, tokens, hashes, and that each fact may stand where it stands.
 //!   Nothing is shown that was not appended.
+//! - A data directory is read in place, without its lock, and nothing in it changes.
 
 use std::{
     fs::File,
@@ -11,14 +12,24 @@ use std::{
 
 use cairn_engine::{
     Commit,
-    store::{BadPlace, Verified, Verifier},
+    store::{BadPlace, LogReader, Verified, Verifier},
 };
 
 use crate::{cli::SourceArguments, error::ToolError, lines::Lines, progress::Progress, server};
 
+/// The data directory of `cairn dev`, where nothing else is named.
+const DATA_DEFAULT: &str = "cairn-data";
+/// The environment variable that names another.
+const DATA_VARIABLE: &str = "CAIRN_DATA";
+
+/// The file that every journal begins with.
+const FIRST_SEGMENT: &str = "000001.log";
+
 /// Where a journal is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Source {
+    /// In an engine's data directory.
+    Data(PathBuf),
     /// In an export.
     Export(PathBuf),
     /// With an engine that answers here.
@@ -34,9 +45,7 @@ impl Source {
         match arguments {
             SourceArguments { export: Some(path), .. } => Ok(Self::Export(path.clone())),
             SourceArguments { server: Some(url), .. } => Ok(Self::Server(url.clone())),
-            SourceArguments { export: None, server: None } => {
-                Err(ToolError::Use("no journal is named: give --export FILE or --server URL".to_owned()))
-            }
+            SourceArguments { data, .. } => data_directory(data.as_deref()).map(Self::Data),
         }
     }
 
@@ -46,6 +55,7 @@ impl Source {
     /// [`ToolError`] if there is nothing that could be read.
     pub(crate) fn commits(&self) -> Result<Commits, ToolError> {
         let reader: Box<dyn Reader> = match self {
+            Self::Data(directory) => Box::new(Log::open(directory)?),
             Self::Export(path) if path == Path::new("-") => {
                 Box::new(Lines::new(BufReader::new(stdin()), "standard input"))
             }
@@ -54,6 +64,53 @@ impl Source {
         };
         Ok(Commits::new(reader))
     }
+}
+
+/// An engine's data directory: the one named, that of the environment, or the default.
+///
+/// # Errors
+/// [`ToolError::Use`] if nothing is named, and there is no default directory.
+pub(crate) fn data_directory(named: Option<&Path>) -> Result<PathBuf, ToolError> {
+    if let Some(named) = named {
+        return Ok(named.to_owned());
+    }
+    if let Some(variable) = std::env::var_os(DATA_VARIABLE).filter(|variable| !variable.is_empty()) {
+        return Ok(variable.into());
+    }
+    let default = PathBuf::from(DATA_DEFAULT);
+    if default.is_dir() {
+        return Ok(default);
+    }
+    Err(ToolError::Use(format!(
+        "no journal is named, and there is no ./{DATA_DEFAULT} here: give --data DIR, --export FILE or --server URL"
+    )))
+}
+
+/// That `directory` holds a journal.
+///
+/// # Errors
+/// [`ToolError::Use`] if it does not; [`ToolError::Bad`] if its beginning is missing.
+pub(crate) fn check_directory(directory: &Path) -> Result<(), ToolError> {
+    let shown = directory.display();
+    if !directory.is_dir() {
+        return Err(ToolError::Use(format!("there is no directory {shown}: give an engine's data directory")));
+    }
+    if directory.join(FIRST_SEGMENT).is_file() {
+        return Err(ToolError::Use(format!("{shown} is a part of a data directory: give the directory that it is in")));
+    }
+    let log = directory.join("log");
+    if log.join(FIRST_SEGMENT).exists() {
+        return Ok(());
+    }
+    let is_segment = |name: &std::ffi::OsStr| Path::new(name).extension().is_some_and(|extension| extension == "log");
+    let mut files = std::fs::read_dir(&log).into_iter().flatten().flatten();
+    if files.any(|file| is_segment(&file.file_name())) {
+        return Err(ToolError::Bad {
+            place: format!("commit 1, log/{FIRST_SEGMENT}"),
+            detail: "the segment is missing".to_owned(),
+        });
+    }
+    Err(ToolError::Use(format!("{shown} has no journal (no log/{FIRST_SEGMENT}): give an engine's data directory")))
 }
 
 fn export_reader(path: &Path) -> Result<Lines<BufReader<File>>, ToolError> {
@@ -69,6 +126,48 @@ fn export_reader(path: &Path) -> Result<Lines<BufReader<File>>, ToolError> {
 pub(crate) trait Reader: Iterator<Item = Result<Commit, ToolError>> {
     /// Where the last commit stands, beyond its number.
     fn place(&self) -> Option<String>;
+
+    /// What there is to say of the end, once it is reached.
+    fn note(&self) -> Option<&'static str> {
+        None
+    }
+}
+
+/// The commit log of a data directory.
+struct Log {
+    reader: LogReader,
+    /// Where the last commit stands.
+    place: (String, u64),
+}
+
+impl Log {
+    fn open(directory: &Path) -> Result<Self, ToolError> {
+        check_directory(directory)?;
+        let reader = LogReader::open(directory)?;
+        Ok(Self { place: reader.place(), reader })
+    }
+}
+
+impl Iterator for Log {
+    type Item = Result<Commit, ToolError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.place = self.reader.place();
+        self.reader.next().map(|commit| commit.map_err(|bad| bad_place(&bad, None)))
+    }
+}
+
+impl Reader for Log {
+    fn place(&self) -> Option<String> {
+        let (file, offset) = &self.place;
+        Some(format!("{file} at byte {offset}"))
+    }
+
+    fn note(&self) -> Option<&'static str> {
+        self.reader
+            .ends_torn()
+            .then_some("the last frame of the log is not whole: it was never acknowledged, or is being written")
+    }
 }
 
 /// Commits, each checked. Ends after the first error.
@@ -88,19 +187,21 @@ impl Commits {
         self.verifier.verified()
     }
 
-    fn check(&mut self, commit: Result<Commit, ToolError>) -> Result<Commit, ToolError> {
-        let commit = commit?;
-        self.verifier.check(&commit).map_err(|bad| self.bad(&bad))?;
-        Ok(commit)
+    /// What there is to say of the end, once it is reached.
+    pub(crate) fn note(&self) -> Option<&'static str> {
+        self.reader.inner().note()
     }
 
-    fn bad(&self, bad: &BadPlace) -> ToolError {
-        let mut place = bad.place();
-        if let Some(more) = self.reader.inner().place() {
-            place = format!("{place}, {more}");
-        }
-        ToolError::Bad { place, detail: bad.detail.clone() }
+    fn check(&mut self, commit: Result<Commit, ToolError>) -> Result<Commit, ToolError> {
+        let commit = commit?;
+        self.verifier.check(&commit).map_err(|bad| bad_place(&bad, self.reader.inner().place()))?;
+        Ok(commit)
     }
+}
+
+fn bad_place(bad: &BadPlace, more: Option<String>) -> ToolError {
+    let place = [Some(bad.place()), more].into_iter().flatten().collect::<Vec<_>>().join(", ");
+    ToolError::Bad { place, detail: bad.detail.clone() }
 }
 
 impl Iterator for Commits {

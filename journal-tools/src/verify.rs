@@ -1,24 +1,28 @@
 //! `verify`: is this journal what was appended? Exit code 1, and the first bad place, if not.
 
-use std::{io::Write, process::ExitCode, str::FromStr};
+use std::{io::Write, path::Path, process::ExitCode, str::FromStr};
 
-use cairn_engine::{CommitNumber, Hash, store::Verified};
+use cairn_engine::{
+    CommitNumber, Hash,
+    store::{self, StoreError, Verified},
+};
 use serde::Serialize;
 
 use crate::{
     cli::SourceArguments,
     error::ToolError,
-    show::count,
+    show::{clean, count},
     source::{Commits, Source},
 };
 
 /// Checks the whole journal: exit code 1, and the first bad place, if it is not what was appended.
 ///
-/// Checked are the chain of commits, the chain of each workflow's entries, sequences, fencing tokens, and that each
-/// fact may stand where it stands.
+/// Checked are the chain of commits, the chain of each workflow's entries, sequences, fencing tokens, that each fact
+/// may stand where it stands, and, in a data directory that no engine holds, the index against the log.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
+  cairn-journal verify --data ./cairn-data
   cairn-journal verify --export journal.ndjson            needs nothing but the file
   cairn-journal verify --server http://127.0.0.1:8080
   cairn-journal verify --head 42:9f3c…                    the journal still holds what an earlier verify saw
@@ -66,6 +70,11 @@ struct Verdict {
     active: u64,
     finished: u64,
     head: Place,
+    /// What was found about the index, where there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    index: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    note: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     bad: Option<Bad>,
 }
@@ -89,19 +98,79 @@ struct Bad {
 pub(crate) fn run(arguments: &Arguments, out: &mut dyn Write) -> Result<ExitCode, ToolError> {
     let source = Source::of(&arguments.source)?;
     let mut commits = source.commits()?;
-    let found = check(&mut commits, arguments.head);
-    let bad = match found {
-        Ok(()) => None,
-        Err(ToolError::Bad { place, detail }) => Some(Bad { place, detail }),
+    let log = check(&mut commits, arguments.head);
+    let (found, index) = match (log, &source) {
+        (Ok(()), Source::Data(directory)) => split(check_index(directory)),
+        (log, _) => (log, None),
+    };
+    let (bad, unchecked) = match found {
+        Ok(()) => (None, None),
+        Err(ToolError::Bad { place, detail }) => (Some(Bad { place, detail }), None),
+        // What could be checked was good, and is worth to be told.
+        Err(other) if commits.verified().commits > 0 => (None, Some(other)),
         Err(other) => return Err(other),
     };
-    let verdict = Verdict::of(&commits.verified(), bad);
-    let code = if verdict.ok { ExitCode::SUCCESS } else { ExitCode::from(1) };
+    let code = if bad.is_none() { ExitCode::SUCCESS } else { ExitCode::from(1) };
+    let verdict = Verdict {
+        ok: bad.is_none() && unchecked.is_none(),
+        index,
+        note: commits.note(),
+        bad,
+        ..Verdict::of(&commits.verified())
+    };
     match verdict.show(arguments.json, out) {
         // Whoever stops reading still gets the exit code.
-        Err(error) if !error.is_broken_pipe() => Err(error),
-        _ => Ok(code),
+        Err(error) if !error.is_broken_pipe() => return Err(error),
+        _ => {}
     }
+    unchecked.map_or(Ok(code), Err)
+}
+
+fn split<T>(result: Result<T, ToolError>) -> (Result<(), ToolError>, Option<T>) {
+    match result {
+        Ok(value) => (Ok(()), Some(value)),
+        Err(error) => (Err(error), None),
+    }
+}
+
+/// What is to be said of the index in this data directory, whose log is good.
+fn check_index(directory: &Path) -> Result<String, ToolError> {
+    if !directory.join("journal").exists() {
+        return Ok("there is none, as in a backup: the next start makes it from the log".to_owned());
+    }
+    let check = match store::check_index(directory) {
+        Err(StoreError::Locked { holder, .. }) => {
+            let holder = holder.map(|holder| format!(" ({holder})")).unwrap_or_default();
+            return Ok(format!("not checked, an engine{holder} has it open: only the log was checked"));
+        }
+        checked => checked?,
+    };
+    if check.ahead > 0 {
+        return Err(ToolError::Bad {
+            place: format!("commit {}", check.commits + 1),
+            detail: format!(
+                "the log ends before it, and the index has {} more: the next start puts them back",
+                count(check.ahead, "commit", "commits")
+            ),
+        });
+    }
+    let Some((first, more)) = check.differences.split_first() else {
+        return Ok(match check.behind {
+            0 => "agrees with the log".to_owned(),
+            behind => {
+                let last = count(behind, "commit", "commits");
+                format!("agrees with the log, and lacks its last {last}: the next start gives it those")
+            }
+        });
+    };
+    let more = match more.len() {
+        0 => String::new(),
+        more => format!(" (and {more} more)"),
+    };
+    Err(ToolError::Bad {
+        place: "the index".to_owned(),
+        detail: format!("{}{more}; the log is good, and `cairn-journal rebuild` makes the index from it", clean(first)),
+    })
 }
 
 fn check(commits: &mut Commits, head: Option<Head>) -> Result<(), ToolError> {
@@ -126,17 +195,20 @@ fn check(commits: &mut Commits, head: Option<Head>) -> Result<(), ToolError> {
 }
 
 impl Verdict {
-    fn of(verified: &Verified, bad: Option<Bad>) -> Self {
+    /// A good one.
+    fn of(verified: &Verified) -> Self {
         let (number, hash) = verified.head;
         Self {
-            ok: bad.is_none(),
+            ok: true,
             commits: verified.commits,
             entries: verified.entries,
             workflows: verified.workflows,
             active: verified.active,
             finished: verified.workflows - verified.active,
             head: Place { number, hash },
-            bad,
+            index: None,
+            note: None,
+            bad: None,
         }
     }
 
@@ -146,11 +218,18 @@ impl Verdict {
             writeln!(out)?;
         } else {
             match &self.bad {
-                None => writeln!(out, "ok: {}", self.summary())?,
+                None if self.ok => writeln!(out, "ok: {}", self.summary())?,
+                None => writeln!(out, "good as far as it could be checked: {}", self.summary())?,
                 Some(Bad { place, detail }) => {
                     writeln!(out, "bad: {place}: {detail}")?;
                     writeln!(out, "good before it: {}", self.summary())?;
                 }
+            }
+            if let Some(index) = &self.index {
+                writeln!(out, "index: {index}")?;
+            }
+            if let Some(note) = self.note {
+                writeln!(out, "note: {note}")?;
             }
         }
         Ok(out.flush()?)
@@ -288,7 +367,7 @@ mod tests {
                 _ => None,
             };
             let mut text = Vec::new();
-            let verdict = Verdict::of(&commits.verified(), bad);
+            let verdict = Verdict { ok: bad.is_none(), bad, ..Verdict::of(&commits.verified()) };
             verdict.show(false, &mut text).expect("memory takes it");
             verdict.show(true, &mut text).expect("memory takes it");
             String::from_utf8(text).expect("text")

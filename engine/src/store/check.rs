@@ -35,6 +35,8 @@ pub struct IndexCheck {
     pub commits: u64,
     /// How many of the log's commits the index lacks: the next start gives it those.
     pub behind: u64,
+    /// How many commits the index has after the log's last: the log has lost its end, the next start puts it back.
+    pub ahead: u64,
     /// What differs, a line each; at most 100. Empty if the index is what a rebuild would make.
     pub differences: Vec<String>,
 }
@@ -46,9 +48,11 @@ pub struct IndexCheck {
 /// [`StoreError::Locked`] while an engine has the journal open, [`StoreError::Damaged`] where the log is bad,
 /// [`StoreError::Io`] if either cannot be read.
 pub fn check_index(data: &Path) -> Result<IndexCheck, StoreError> {
-    let _lock = locked(data)?;
+    let lock = locked(data)?;
     let mut check = IndexCheck::default();
     let copy = Copied::of(&index_dir(data))?;
+    // From here on an engine may start: what it appends is in the log only, and counts as not yet in the copy.
+    drop(lock);
     let index = match Indexed::open(&copy.0) {
         Ok(index) => index,
         Err(why) => {
@@ -78,6 +82,7 @@ pub fn check_index(data: &Path) -> Result<IndexCheck, StoreError> {
         rebuilt.apply(changes);
     }
     if check.commits < reached.0 {
+        check.ahead = reached.0 - check.commits;
         check.differs(format!("the index has commits up to {reached}, the log up to {}", check.commits));
     }
     let mut stored = Map::default();

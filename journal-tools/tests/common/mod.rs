@@ -39,6 +39,11 @@ impl Run {
         self
     }
 
+    pub(crate) fn environment(mut self, variable: &str, value: &Path) -> Self {
+        self.command.env(variable, value);
+        self
+    }
+
     /// Nobody reads what it prints, from the beginning.
     pub(crate) fn closed_stdout(mut self) -> Self {
         self.closed_stdout = true;
