@@ -1,12 +1,11 @@
-//! The program itself: what it prints, its exit codes, and where it reads from.
-
-#[path = "../src/samples.rs"]
-mod samples;
-mod common;
+//! On an export, a pipe and a server.
 
 use std::fs;
 
-use common::{Run, cairn_journal, http};
+use crate::{
+    common::{Run, cairn_journal},
+    http, samples,
+};
 
 /// A directory with an export of the sample journal in it.
 fn exported() -> (tempfile::TempDir, String) {

@@ -1,6 +1,4 @@
-//! Runs the program, and serves it what it asks for.
-
-pub(crate) mod http;
+//! Runs the program.
 
 use std::{
     io::Write,

@@ -1,8 +1,4 @@
-//! The program on data directories: in place, also while an engine has them open, damaged, and rebuilt.
-
-mod common;
-#[path = "../src/samples.rs"]
-mod samples;
+//! On data directories: in place, also while an engine has them open, damaged, and rebuilt.
 
 use std::{
     collections::BTreeMap,
@@ -12,7 +8,11 @@ use std::{
 };
 
 use cairn_engine::store::{DurableOptions, DurableStore, Store};
-use common::{Ended, Run, cairn_journal};
+
+use crate::{
+    common::{Ended, Run, cairn_journal},
+    samples,
+};
 
 /// A data directory with the sample journal in it, over several segments; and the store, open.
 fn opened() -> (tempfile::TempDir, DurableStore) {
