@@ -13,6 +13,7 @@
 mod error;
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use reqwest::{Client, Response, StatusCode, header, redirect};
@@ -109,10 +110,11 @@ pub struct Pulled {
     pub content: String,
 }
 
-/// The client. Cheap: connections are not kept, because each goes to an address that was checked for it.
+/// The client. Cheap: connections are not kept, because each goes to an address that was checked for it. Clones share
+/// their rules.
 #[derive(Debug, Clone)]
 pub struct GitLab {
-    rules: GitLabRules,
+    rules: Arc<RwLock<Arc<GitLabRules>>>,
 }
 
 impl GitLab {
@@ -121,7 +123,18 @@ impl GitLab {
     pub fn new(rules: GitLabRules) -> Self {
         // `reqwest` panics without a TLS provider. The program installs one; where it has not, this is the same one.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        Self { rules }
+        Self { rules: Arc::new(RwLock::new(Arc::new(rules))) }
+    }
+
+    /// The rules in force now.
+    #[must_use]
+    pub fn rules(&self) -> Arc<GitLabRules> {
+        Arc::clone(&self.rules.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// From here on these rules are in force, for every clone. A pull under way ends under the new ones.
+    pub fn set_rules(&self, rules: GitLabRules) {
+        *self.rules.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(rules);
     }
 
     /// Checks, without asking anybody, that this URL may be pulled.
@@ -130,7 +143,7 @@ impl GitLab {
     /// [`GitLabError`]: not on the allow-list, or not of an allowed scheme.
     pub fn permits(&self, url: &str) -> Result<(), GitLabError> {
         let url = Url::parse(url).map_err(|error| GitLabError::Url { url: url.to_owned(), error })?;
-        self.allowed(&url).map(|_| ())
+        allowed(&self.rules(), &url).map(|_| ())
     }
 
     /// Pulls the file behind this URL.
@@ -138,7 +151,7 @@ impl GitLab {
     /// # Errors
     /// [`GitLabError`], each with its class: only what the host may cure by itself is worth another attempt.
     pub async fn pull(&self, url: &str) -> Result<Pulled, GitLabError> {
-        let limit = self.rules.time_max;
+        let limit = self.rules().time_max;
         let pulled = tokio::time::timeout(limit, self.follow(url)).await;
         pulled.unwrap_or_else(|_| Err(GitLabError::Timeout { url: url.to_owned(), limit }))
     }
@@ -157,7 +170,8 @@ impl GitLab {
 
     /// One request to one checked address.
     async fn ask(&self, url: &Url) -> Result<Response, GitLabError> {
-        let host = self.allowed(url)?;
+        let rules = self.rules();
+        let host = allowed(&rules, url)?;
         let addresses = resolve(url).await?;
         if !host.private
             && let Some(inside) = addresses.iter().find(|address| addresses::is_inside(address.ip()))
@@ -174,9 +188,9 @@ impl GitLab {
             .retry(reqwest::retry::never())
             .no_proxy()
             .referer(false)
-            .https_only(!self.rules.allow_http)
+            .https_only(!rules.allow_http)
             .pool_max_idle_per_host(0)
-            .connect_timeout(self.rules.time_max)
+            .connect_timeout(rules.time_max)
             .user_agent(concat!("cairn/", env!("CARGO_PKG_VERSION")))
             .build()
             .map_err(transport)?;
@@ -227,17 +241,17 @@ impl GitLab {
             content,
         })
     }
+}
 
-    fn allowed(&self, url: &Url) -> Result<&AllowedHost, GitLabError> {
-        if url.scheme() != "https" && !(url.scheme() == "http" && self.rules.allow_http) {
-            return Err(GitLabError::Scheme { url: url.to_string() });
-        }
-        self.rules
-            .hosts
-            .iter()
-            .find(|host| host.covers(url))
-            .ok_or_else(|| GitLabError::NotAllowed { host: authority(url), none: self.rules.hosts.is_empty() })
+fn allowed<'a>(rules: &'a GitLabRules, url: &Url) -> Result<&'a AllowedHost, GitLabError> {
+    if url.scheme() != "https" && !(url.scheme() == "http" && rules.allow_http) {
+        return Err(GitLabError::Scheme { url: url.to_string() });
     }
+    rules
+        .hosts
+        .iter()
+        .find(|host| host.covers(url))
+        .ok_or_else(|| GitLabError::NotAllowed { host: authority(url), none: rules.hosts.is_empty() })
 }
 
 /// Where a redirect leads, if it stays on the same host.

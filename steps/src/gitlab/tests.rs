@@ -288,8 +288,8 @@ async fn a_host_that_never_ends_its_answer_is_given_up() {
             },
         )
         .await;
-    let mut client = host.client();
-    client.rules.time_max = Duration::from_millis(200);
+    let client = host.client();
+    client.set_rules(GitLabRules { time_max: Duration::from_millis(200), ..GitLabRules::clone(&client.rules()) });
     let error = client.pull(&host.url("/silent")).await.expect_err("given up");
     assert!(matches!(error, GitLabError::Timeout { .. }), "{error}");
     assert_eq!(error.class(), ErrorClass::Transient);
