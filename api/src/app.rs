@@ -5,6 +5,7 @@
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use cairn_engine::{Clock, Engine, SystemClock, Timestamp};
+use cairn_steps::gitlab::GitLab;
 use tokio_util::sync::CancellationToken;
 
 use crate::{cluster::ClusterCheck, config::Rules, problem::Problem};
@@ -13,6 +14,8 @@ use crate::{cluster::ClusterCheck, config::Rules, problem::Problem};
 pub(crate) struct App {
     engine: OnceLock<Engine>,
     rules: RwLock<Arc<Rules>>,
+    /// What pulls settings for the steps, and says beforehand what may be pulled.
+    pub(crate) gitlab: GitLab,
     /// Whether the cluster can be reached.
     pub(crate) cluster: ClusterCheck,
     /// Set when the program is about to end: whoever waits for something answers now.
@@ -24,6 +27,7 @@ impl App {
     pub(crate) fn new(rules: Rules, cluster: ClusterCheck) -> Self {
         Self {
             engine: OnceLock::new(),
+            gitlab: GitLab::new(rules.gitlab.clone()),
             rules: RwLock::new(Arc::new(rules)),
             cluster,
             stopping: CancellationToken::new(),
@@ -51,6 +55,7 @@ impl App {
 
     /// From here on these rules are in force.
     pub(crate) fn set_rules(&self, rules: Rules) {
+        self.gitlab.set_rules(rules.gitlab.clone());
         *self.rules.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(rules);
     }
 

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     cluster,
-    config::{Command, DevArgs, SandboxArgs, SandboxSettings, ServeArgs, Settings, Shared, ViewsCommand},
+    config::{Command, DevArgs, Places, SandboxArgs, SandboxSettings, ServeArgs, Settings, Shared, ViewsCommand},
     demo, engine,
     shutdown::Signals,
     telemetry,
@@ -44,7 +44,9 @@ fn block_on(work: impl Future<Output = anyhow::Result<ExitCode>>) -> anyhow::Res
 
 async fn serve(args: ServeArgs) -> anyhow::Result<ExitCode> {
     let settings = settings(&args.shared)?;
-    let cluster = cluster::configured(settings.kubeconfig.as_deref(), settings.context.as_deref()).await?;
+    let kubeconfig = args.kubeconfig.or_else(|| settings.kubeconfig.clone());
+    let context = args.context.or_else(|| settings.context.clone());
+    let cluster = cluster::configured(kubeconfig.as_deref(), context.as_deref()).await?;
     engine::run(settings, args.testing, cluster).await
 }
 
@@ -75,8 +77,8 @@ async fn sandbox(args: SandboxArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn rebuild(shared: &Shared) -> anyhow::Result<ExitCode> {
-    let settings = settings(shared)?;
+fn rebuild(places: &Places) -> anyhow::Result<ExitCode> {
+    let settings = settings(&Shared { places: places.clone(), ..Shared::default() })?;
     let store = engine::open_store(&settings.data)?;
     let last = Views::new(&settings.views, &settings.log).rebuild(store.as_ref())?;
     store.close()?;

@@ -17,7 +17,7 @@ use cairn_engine::{Amounts, Limits, Tenant};
 use cairn_steps::gitlab::{AllowedHost, GitLabRules};
 
 pub(crate) use self::args::{
-    Args, Command, DemoArgs, DevArgs, SandboxArgs, SandboxSettings, ServeArgs, Shared, Testing, ViewsCommand,
+    Args, Command, DemoArgs, DevArgs, Places, SandboxArgs, SandboxSettings, ServeArgs, Shared, Testing, ViewsCommand,
 };
 use self::file::File;
 use crate::telemetry::{DEFAULT_FILTER, LogFormat};
@@ -52,9 +52,9 @@ pub(crate) struct Settings {
     pub(crate) grace: Duration,
     /// How much may be under way at once.
     pub(crate) limits: Limits,
-    /// The kubeconfig, and the context in it.
+    /// The kubeconfig, as the file has it.
     pub(crate) kubeconfig: Option<PathBuf>,
-    /// The context in the kubeconfig.
+    /// The context in it, as the file has it.
     pub(crate) context: Option<String>,
     /// What may change while the program runs.
     pub(crate) rules: Rules,
@@ -103,7 +103,7 @@ impl Settings {
     /// # Errors
     /// [`ConfigError`] names every value that is wrong.
     pub(crate) fn new(shared: &Shared) -> Result<Self, ConfigError> {
-        let file = File::read(shared.config.as_deref()).map_err(|error| ConfigError(vec![error]))?;
+        let file = File::read(shared.places.config.as_deref()).map_err(|error| ConfigError(vec![error]))?;
         let mut errors = Vec::new();
         let rules = rules(shared, &file, &mut errors);
         let limits = Limits::default();
@@ -130,16 +130,17 @@ impl Settings {
             let text = file.grace.as_deref()?;
             duration(text).map_err(|error| errors.push(format!("grace: {error}"))).ok()
         });
-        let data = shared.data.clone().or(file.data.clone()).unwrap_or_else(|| DATA.into());
-        let views = shared.views.clone().or(file.views.clone()).unwrap_or_else(|| data.join("views"));
-        let log = shared.log.clone().or(file.log.clone()).unwrap_or_else(|| views.join("deployment.log"));
+        let data = shared.places.data.clone().or(file.data.clone()).unwrap_or_else(|| DATA.into());
+        let views = shared.places.views.clone().or(file.views.clone()).unwrap_or_else(|| data.join("views"));
+        let log = shared.places.log.clone().or(file.log.clone()).unwrap_or_else(|| views.join("deployment.log"));
         if !errors.is_empty() {
             return Err(ConfigError(errors));
         }
         Ok(Self {
             port: shared.port.or(file.port).unwrap_or(PORT),
-            log_format: shared.log_format.or(file.log_format).unwrap_or_default(),
+            log_format: shared.places.log_format.or(file.log_format).unwrap_or_default(),
             log_filter: shared
+                .places
                 .log_filter
                 .clone()
                 .or(file.log_filter.clone())
@@ -147,10 +148,10 @@ impl Settings {
             connections,
             grace: grace.unwrap_or(GRACE),
             limits,
-            kubeconfig: shared.kubeconfig.clone().or(file.kubeconfig.clone()),
-            context: shared.context.clone().or(file.context.clone()),
+            kubeconfig: file.kubeconfig.clone(),
+            context: file.context.clone(),
             rules,
-            file: shared.config.clone(),
+            file: shared.places.config.clone(),
             shared: shared.clone(),
             data,
             views,

@@ -49,7 +49,7 @@ pub(crate) async fn run(settings: Settings, testing: Testing, cluster: Cluster) 
         tokio::spawn(server::serve(listener, routes::router(Arc::clone(&app)), connections, app.stopping.clone()));
     announce(port, settings.log_format);
     let opened = tokio::select! {
-        opened = open(&settings, &testing, cluster) => opened,
+        opened = open(&settings, &testing, cluster, app.gitlab.clone()) => opened,
         () = signals.end() => {
             tracing::info!("ended before recovery was done");
             return Ok(ExitCode::SUCCESS);
@@ -105,7 +105,7 @@ async fn watch(
 }
 
 /// Opens the store and the engine, and starts the views.
-async fn open(settings: &Settings, testing: &Testing, cluster: Cluster) -> anyhow::Result<Engine> {
+async fn open(settings: &Settings, testing: &Testing, cluster: Cluster, gitlab: GitLab) -> anyhow::Result<Engine> {
     let data = settings.data.clone();
     // Healing a damaged copy can take a while, and blocks.
     let mut store = tokio::task::spawn_blocking(move || open_store(&data)).await.context("opening the journal")??;
@@ -115,7 +115,7 @@ async fn open(settings: &Settings, testing: &Testing, cluster: Cluster) -> anyho
     }
     let engine = Engine::open(EngineOptions {
         store,
-        definitions: definitions(settings, testing, cluster),
+        definitions: definitions(testing, cluster, gitlab),
         clock: Arc::new(SystemClock),
         limits: settings.limits,
     })
@@ -133,8 +133,7 @@ pub(crate) fn open_store(data: &Path) -> Result<Arc<dyn Store>, StoreError> {
     Ok(Arc::new(cairn_engine::store::MemoryStore::new()))
 }
 
-fn definitions(settings: &Settings, testing: &Testing, cluster: Cluster) -> Registry {
-    let gitlab = GitLab::new(settings.rules.gitlab.clone());
+fn definitions(testing: &Testing, cluster: Cluster, gitlab: GitLab) -> Registry {
     let create = create_definition(Deps { cluster, gitlab, rollout: RolloutRules::default() });
     let create = match testing.fail_at {
         Some(step) => failpoint::failing_at(&create, step.as_str()),

@@ -59,18 +59,15 @@ pub(crate) enum Command {
 pub(crate) enum ViewsCommand {
     /// Make report files, deployment log and record files anew from the journal. No engine may run on it.
     #[command(after_help = "Example:\n  cairn views rebuild --data ./cairn-data")]
-    Rebuild(Box<Shared>),
+    Rebuild(Box<Places>),
 }
 
-/// What every engine takes.
+/// Where everything is, and how the program speaks.
 #[derive(Debug, Clone, Default, ClapArgs)]
-pub(crate) struct Shared {
+pub(crate) struct Places {
     /// Where the journal is kept [default: ./cairn-data]
     #[arg(long, value_name = "DIR", env = "CAIRN_DATA")]
     pub(crate) data: Option<PathBuf>,
-    /// The port on 127.0.0.1; 0 picks a free one and prints it [default: 8080]
-    #[arg(long, value_name = "N", env = "CAIRN_PORT")]
-    pub(crate) port: Option<u16>,
     /// How logs are written [default: human]
     #[arg(long, value_name = "FORMAT", env = "CAIRN_LOG_FORMAT")]
     pub(crate) log_format: Option<LogFormat>,
@@ -86,12 +83,16 @@ pub(crate) struct Shared {
     /// A file with settings and quotas (TOML); quotas and GitLab hosts are read again on SIGHUP
     #[arg(long, value_name = "FILE", env = "CAIRN_CONFIG")]
     pub(crate) config: Option<PathBuf>,
-    /// The kubeconfig [default: KUBECONFIG, ~/.kube/config, or the pod's own]
-    #[arg(long, value_name = "FILE", env = "CAIRN_KUBECONFIG")]
-    pub(crate) kubeconfig: Option<PathBuf>,
-    /// The context in the kubeconfig [default: its current one]
-    #[arg(long, value_name = "NAME", env = "CAIRN_CONTEXT")]
-    pub(crate) context: Option<String>,
+}
+
+/// What every engine takes.
+#[derive(Debug, Clone, Default, ClapArgs)]
+pub(crate) struct Shared {
+    #[command(flatten)]
+    pub(crate) places: Places,
+    /// The port on 127.0.0.1; 0 picks a free one and prints it [default: 8080]
+    #[arg(long, value_name = "N", env = "CAIRN_PORT")]
+    pub(crate) port: Option<u16>,
     /// How long attempts in hand may take at the end [default: 10s]
     #[arg(long, value_name = "DURATION", env = "CAIRN_GRACE", value_parser = duration)]
     pub(crate) grace: Option<Duration>,
@@ -125,6 +126,12 @@ pub(crate) struct Shared {
 pub(crate) struct ServeArgs {
     #[command(flatten)]
     pub(crate) shared: Shared,
+    /// The kubeconfig [default: KUBECONFIG, ~/.kube/config, or the pod's own]
+    #[arg(long, value_name = "FILE", env = "CAIRN_KUBECONFIG")]
+    pub(crate) kubeconfig: Option<PathBuf>,
+    /// The context in the kubeconfig [default: its current one]
+    #[arg(long, value_name = "NAME", env = "CAIRN_CONTEXT")]
+    pub(crate) context: Option<String>,
     #[command(flatten)]
     pub(crate) testing: Testing,
 }

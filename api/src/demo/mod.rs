@@ -21,7 +21,7 @@ use self::{
 };
 use crate::{
     command::RunningSandbox,
-    config::{DemoArgs, Settings, Shared},
+    config::{DemoArgs, Places, Settings, Shared},
     shutdown::Signals,
     telemetry,
 };
@@ -37,12 +37,13 @@ const USER: &str = "demo";
 /// If what was asked for did not happen.
 pub(crate) async fn run(args: DemoArgs) -> anyhow::Result<ExitCode> {
     let mut signals = Signals::new().context("signals cannot be received")?;
-    let data = match args.shared.data.clone() {
+    let data = match args.shared.places.data.clone() {
         Some(data) => data,
         // It stays: the journal is there to be looked at.
         None => tempfile::Builder::new().prefix("cairn-demo-").tempdir().context("no temporary directory")?.keep(),
     };
-    let shared = Shared { data: Some(data), ..args.shared.clone() };
+    let places = Places { data: Some(data), ..args.shared.places.clone() };
+    let shared = Shared { places, ..args.shared.clone() };
     // Wrong settings are told here, not in the log of a process that nobody sees.
     let settings = Settings::new(&shared)?;
     telemetry::start(settings.log_format, "warn")?;

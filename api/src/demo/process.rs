@@ -42,12 +42,14 @@ impl Launch {
         let mut arguments: Vec<String> =
             ["dev", "--exit-with-parent", "--sandbox", sandbox, "--data", &data].map(ToOwned::to_owned).into();
         // Variables are inherited; flags have to be handed on.
-        for (flag, path) in [("--views", &shared.views), ("--log", &shared.log), ("--config", &shared.config)] {
+        for (flag, path) in
+            [("--views", &shared.places.views), ("--log", &shared.places.log), ("--config", &shared.places.config)]
+        {
             if let Some(path) = path {
                 arguments.extend([flag.to_owned(), path.display().to_string()]);
             }
         }
-        if let Some(filter) = &shared.log_filter {
+        if let Some(filter) = &shared.places.log_filter {
             arguments.extend(["--log-filter".to_owned(), filter.clone()]);
         }
         let format = match settings.log_format {

@@ -26,7 +26,6 @@ use serde_json::{Value, json};
 use super::{Shared, control::local, workflow::WorkflowView};
 use crate::{
     app::App,
-    config::Rules,
     engine::CREATE,
     extract::{self, Params},
     problem::Problem,
@@ -56,7 +55,7 @@ pub(crate) async fn create(
     params.finish()?;
     let key = extract::idempotency_key(&headers)?;
     let rules = app.rules();
-    let request = parse(&body, &rules)?;
+    let request = parse(&body, &app.gitlab)?;
     let tenant = Tenant::new(request.user.as_str());
     let service = Service::new(request.service_name.as_str());
     let quota = rules.quota(&tenant);
@@ -81,24 +80,26 @@ pub(crate) async fn create(
     };
     let engine = app.engine()?;
     // Accepted, and the same again: one key, one workflow, one answer.
-    let (workflow, again) = match engine.submit(submission).await {
-        Ok(state) => (state.id(), false),
-        Err(SubmitError::Refused(Refusal::KeyUsed { workflow, same_body: true })) => (workflow, true),
+    let (submitted, again) = match engine.submit(submission).await {
+        Ok(state) => (state, false),
+        Err(SubmitError::Refused(Refusal::KeyUsed { workflow, same_body: true })) => {
+            (as_submitted(engine, workflow).await?, true)
+        }
         Err(error) => return Err(error.into()),
     };
     if let Some(wait) = wait
-        && let Some(state) = settled(&app, engine, workflow, wait).await
+        && let Some(state) = settled(&app, engine, submitted.id(), wait).await
+        && let Some(answer) = ended(engine, &state, again).await?
     {
-        return ended(engine, &state, again).await;
+        return Ok(answer);
     }
-    accepted(engine, workflow, again).await
+    Ok(accepted(&submitted, again))
 }
 
 /// The request, held against the rules of this installation; every wrong field at once.
-fn parse(body: &[u8], rules: &Rules) -> Result<Request, Problem> {
-    let gitlab = GitLab::new(rules.gitlab.clone());
+fn parse(body: &[u8], gitlab: &GitLab) -> Result<Request, Problem> {
     let refused = |url: &str| gitlab.permits(url).err().map(|error| FieldError::new("gitlab_url", error.to_string()));
-    match Request::parse_with(body, rules.gitlab.request_rules()) {
+    match Request::parse_with(body, gitlab.rules().request_rules()) {
         Ok(request) => match request.gitlab_url.as_deref().and_then(refused) {
             None => Ok(request),
             Some(error) => Err(Problem::invalid(&[error])),
@@ -128,18 +129,23 @@ async fn settled(app: &Arc<App>, engine: &Engine, workflow: WorkflowId, wait: Du
     }
 }
 
-/// 202 and the workflow as it was accepted: a repetition of the submission gets the very same body, with 200.
-async fn accepted(engine: &Engine, workflow: WorkflowId, again: bool) -> Result<Response, Problem> {
+/// The workflow as it was when it was accepted.
+async fn as_submitted(engine: &Engine, workflow: WorkflowId) -> Result<WorkflowState, Problem> {
     let mut entries = engine.entries(workflow).await?;
     entries.truncate(1);
-    let state = fold(&entries).ok().flatten().ok_or_else(Problem::internal)?;
-    let view = WorkflowView::of(&state, state.submitted_at());
-    let status = if again { StatusCode::OK } else { StatusCode::ACCEPTED };
-    Ok(located(status, &format!("/workflows/{workflow}"), Json(view).into_response()))
+    fold(&entries).ok().flatten().ok_or_else(Problem::internal)
 }
 
-/// 201 with the cluster and its reports, or 500 with the report of the failure.
-async fn ended(engine: &Engine, state: &WorkflowState, again: bool) -> Result<Response, Problem> {
+/// 202 and the workflow as it was accepted: a repetition of the submission gets the very same body, with 200.
+fn accepted(submitted: &WorkflowState, again: bool) -> Response {
+    let view = WorkflowView::of(submitted, submitted.submitted_at());
+    let status = if again { StatusCode::OK } else { StatusCode::ACCEPTED };
+    located(status, &format!("/workflows/{}", submitted.id()), Json(view).into_response())
+}
+
+/// 201 with the cluster and its reports, or 500 with the report of the failure. `None` if it was created, and is gone
+/// again by now.
+async fn ended(engine: &Engine, state: &WorkflowState, again: bool) -> Result<Option<Response>, Problem> {
     if state.outcome() != Some(Outcome::Succeeded) {
         return Err(Problem::failed(state.id(), Report::of_failure(state).as_ref()));
     }
@@ -148,12 +154,9 @@ async fn ended(engine: &Engine, state: &WorkflowState, again: bool) -> Result<Re
     let (tenant, service) = (state.submitted().tenant.clone(), state.submitted().service.clone());
     let at = format!("/tenant/containers/{tenant}/{service}");
     let record = engine.read(move |store| store.service(&tenant, &service)).await?;
-    let Some(container) = record.as_ref().and_then(TenantContainer::of) else {
-        // It was created, and is gone again by now: the workflow still says so.
-        return accepted(engine, state.id(), again).await;
-    };
+    let Some(container) = record.as_ref().and_then(TenantContainer::of) else { return Ok(None) };
     let status = if again { StatusCode::OK } else { StatusCode::CREATED };
-    Ok(located(status, &at, Json(Created { container, reports }).into_response()))
+    Ok(Some(located(status, &at, Json(Created { container, reports }).into_response())))
 }
 
 fn located(status: StatusCode, at: &str, mut response: Response) -> Response {
