@@ -7,6 +7,7 @@ use super::json::{flag, has, set, set_default, text};
 use super::kinds::Kind;
 use super::quantities::Quantity;
 use super::store::State;
+use k8s_openapi::ByteString;
 use serde_json::{Value, json};
 
 pub(super) const DEFAULT_CLASS: &str = "storageclass.kubernetes.io/is-default-class";
@@ -28,7 +29,7 @@ pub(super) fn fill(kind: Kind, object: &mut Value) {
             set_default(object, "/spec/replicas", 1);
             template(object);
         }
-        Kind::Secret => set_default(object, "/type", "Opaque"),
+        Kind::Secret => secret(object),
         Kind::ResourceQuota => canonical_map(object.pointer_mut("/spec/hard")),
         Kind::StorageClass => {
             set_default(object, "/reclaimPolicy", "Delete");
@@ -122,6 +123,17 @@ fn claim(object: &mut Value) {
     set_default(object, "/status/phase", "Pending");
     canonical_map(object.pointer_mut("/spec/resources/requests"));
     canonical_map(object.pointer_mut("/spec/resources/limits"));
+}
+
+/// `stringData` is for writing only: it is kept encoded, under `data`.
+fn secret(object: &mut Value) {
+    set_default(object, "/type", "Opaque");
+    let Some(Value::Object(plain)) = super::json::unset(object, "/stringData") else { return };
+    for (name, value) in plain {
+        let bytes = ByteString(value.as_str().unwrap_or_default().as_bytes().to_vec());
+        let pointer = format!("/data/{}", name.replace('~', "~0").replace('/', "~1"));
+        set(object, &pointer, json!(bytes));
+    }
 }
 
 fn service(object: &mut Value) {

@@ -51,7 +51,7 @@ pub(super) fn collection(
     let mut deleted = Vec::new();
     for (key, live) in found {
         begin(state, request, &key, &live, &options)?;
-        deleted.push(super::api::as_item(&live));
+        deleted.push(super::read::as_item(&live));
     }
     Ok(Answer::ok(json!({
         "kind": format!("{}List", target.kind.info().kind), "apiVersion": target.kind.api_version(),

@@ -191,7 +191,7 @@ static INFOS: [Info; 17] = [
     row("", "ConfigMap", "configmaps", "configmap", &["cm"], true, &[], false),
     row("", "Event", "events", "event", &["ev"], true, &[], false),
     row("", "PersistentVolumeClaim", "persistentvolumeclaims", "persistentvolumeclaim", &["pvc"], true, STATUS, false),
-    row("", "Pod", "pods", "pod", &["po"], true, STATUS, true),
+    row("", "Pod", "pods", "pod", &["po"], true, &["status", "log"], true),
     row("", "ResourceQuota", "resourcequotas", "resourcequota", &["quota"], true, STATUS, false),
     row("", "Secret", "secrets", "secret", &[], true, &[], false),
     row("", "Service", "services", "service", &["svc"], true, STATUS, true),

@@ -14,11 +14,12 @@ use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 const OBJECTS: &str = "objects.jsonl";
 const LOCK: &str = "lock";
-/// A file that has grown by so many bytes since it was folded is folded again.
-const FOLD_AFTER: usize = 64 * 1024 * 1024;
+/// A file that has grown by so many bytes since it was folded, and to thrice what it was, is folded again.
+const FOLD_AFTER: u64 = 64 * 1024 * 1024;
 
 /// One line of the file.
 #[derive(Debug, Serialize, Deserialize)]
@@ -26,7 +27,7 @@ const FOLD_AFTER: usize = 64 * 1024 * 1024;
 pub(super) enum Stored {
     Put {
         version: u64,
-        object: Value,
+        object: Arc<Value>,
     },
     Delete {
         version: u64,
@@ -42,14 +43,15 @@ pub(super) enum Stored {
 #[derive(Debug, Default)]
 pub(super) struct Contents {
     pub(super) version: u64,
-    pub(super) objects: Vec<Value>,
+    pub(super) objects: Vec<Arc<Value>>,
 }
 
 #[derive(Debug)]
 pub(super) struct ChangeLog {
     file: File,
     path: PathBuf,
-    grown: usize,
+    folded: u64,
+    grown: u64,
     /// Held as long as the log is open.
     _lock: File,
 }
@@ -70,26 +72,26 @@ impl ChangeLog {
         }
         let path = directory.join(OBJECTS);
         let contents = read(&path)?;
-        write_folded(&path, contents.version, contents.objects.iter()).map_err(failed)?;
+        let folded = write_folded(&path, contents.version, contents.objects.iter()).map_err(failed)?;
         let file = OpenOptions::new().append(true).open(&path).map_err(failed)?;
-        Ok((ChangeLog { file, path, grown: 0, _lock: lock }, contents))
+        Ok((ChangeLog { file, path, folded, grown: 0, _lock: lock }, contents))
     }
 
     pub(super) fn append(&mut self, change: &Stored) -> io::Result<()> {
         // One write a line: a kill leaves whole lines and at most one cut one.
         let mut line = serde_json::to_vec(change)?;
         line.push(b'\n');
-        self.grown += line.len();
+        self.grown += line.len() as u64;
         self.file.write_all(&line)
     }
 
     pub(super) fn wants_folding(&self) -> bool {
-        self.grown > FOLD_AFTER
+        self.grown > FOLD_AFTER && self.grown > 2 * self.folded
     }
 
     /// Begins anew with what is there.
-    pub(super) fn fold<'a>(&mut self, version: u64, objects: impl Iterator<Item = &'a Value>) -> io::Result<()> {
-        write_folded(&self.path, version, objects)?;
+    pub(super) fn fold<'a>(&mut self, version: u64, objects: impl Iterator<Item = &'a Arc<Value>>) -> io::Result<()> {
+        self.folded = write_folded(&self.path, version, objects)?;
         self.file = OpenOptions::new().append(true).open(&self.path)?;
         self.grown = 0;
         Ok(())
@@ -103,7 +105,7 @@ fn read(path: &Path) -> Result<Contents, SandboxError> {
         Err(source) => return Err(SandboxError::Directory { path: path.to_owned(), source }),
     };
     let mut version = 0;
-    let mut objects: BTreeMap<(String, String, String), Value> = BTreeMap::new();
+    let mut objects: BTreeMap<(String, String, String), Arc<Value>> = BTreeMap::new();
     let lines: Vec<&[u8]> = bytes.split_inclusive(|byte| *byte == b'\n').collect();
     for (index, line) in lines.iter().enumerate() {
         if !line.ends_with(b"\n") {
@@ -132,7 +134,8 @@ fn read(path: &Path) -> Result<Contents, SandboxError> {
     Ok(Contents { version, objects: objects.into_values().collect() })
 }
 
-fn write_folded<'a>(path: &Path, version: u64, objects: impl Iterator<Item = &'a Value>) -> io::Result<()> {
+/// How many bytes the folded file has.
+fn write_folded<'a>(path: &Path, version: u64, objects: impl Iterator<Item = &'a Arc<Value>>) -> io::Result<u64> {
     let beside = path.with_extension("new");
     let mut file = BufWriter::new(File::create(&beside)?);
     serde_json::to_writer(&mut file, &Stored::Version(version))?;
@@ -142,8 +145,10 @@ fn write_folded<'a>(path: &Path, version: u64, objects: impl Iterator<Item = &'a
         serde_json::to_writer(&mut file, &Stored::Put { version: 0, object: object.clone() })?;
         file.write_all(b"\n")?;
     }
-    file.into_inner().map_err(io::IntoInnerError::into_error)?;
-    std::fs::rename(beside, path)
+    let file = file.into_inner().map_err(io::IntoInnerError::into_error)?;
+    let size = file.metadata()?.len();
+    std::fs::rename(beside, path)?;
+    Ok(size)
 }
 
 #[cfg(test)]
@@ -154,7 +159,7 @@ mod tests {
     #[test]
     fn what_was_put_and_not_deleted_is_there_at_the_next_open_and_a_cut_last_line_is_dropped() {
         let directory = tempfile::tempdir().expect("a directory");
-        let pod = |name: &str| json!({"kind": "Pod", "metadata": {"namespace": "a", "name": name}});
+        let pod = |name: &str| Arc::new(json!({"kind": "Pod", "metadata": {"namespace": "a", "name": name}}));
         let (mut log, contents) = ChangeLog::open(directory.path()).expect("opens");
         assert_eq!((contents.version, contents.objects.len()), (0, 0));
         log.append(&Stored::Put { version: 1, object: pod("one") }).expect("written");

@@ -17,6 +17,7 @@
 //! It deliberately does not run anything, check anybody's rights, or speak protobuf. It stands in for the API, not for
 //! Kubernetes: what passes here should be shown on a real cluster too.
 
+mod admission;
 mod api;
 mod apply;
 mod clock;
@@ -30,9 +31,11 @@ mod fields;
 mod json;
 mod kinds;
 mod log;
+mod names;
 mod patch;
 mod quantities;
 mod quota;
+mod read;
 mod request;
 mod scale;
 mod selectors;

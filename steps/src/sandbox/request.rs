@@ -34,6 +34,30 @@ impl Verb {
     }
 }
 
+/// How the client wants objects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Form {
+    Whole,
+    /// As rows: `kubectl get`.
+    Table,
+    /// Their metadata alone.
+    Metadata,
+}
+
+impl Form {
+    /// The first choice decides; `kubectl get -o json` asks for plain JSON first.
+    fn asked(accept: &str) -> Form {
+        let first = accept.split(',').next().unwrap_or_default();
+        if first.contains("as=Table") {
+            Form::Table
+        } else if first.contains("as=PartialObjectMetadata") {
+            Form::Metadata
+        } else {
+            Form::Whole
+        }
+    }
+}
+
 /// Where a path leads.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Target {
@@ -61,8 +85,7 @@ pub(super) struct ApiRequest {
     pub(super) verb: Verb,
     pub(super) query: HashMap<String, String>,
     pub(super) content_type: String,
-    /// The client asks for a table, as `kubectl get` does.
-    pub(super) as_table: bool,
+    pub(super) form: Form,
     user_agent: String,
 }
 
@@ -90,8 +113,7 @@ impl ApiRequest {
             verb,
             query,
             content_type: text(header::CONTENT_TYPE).split(';').next().unwrap_or_default().trim().to_owned(),
-            // The first choice decides; `kubectl get -o json` asks for plain JSON first.
-            as_table: accept.split(',').next().is_some_and(|first| first.contains("as=Table")),
+            form: Form::asked(accept),
             user_agent: text(header::USER_AGENT).to_owned(),
         })
     }

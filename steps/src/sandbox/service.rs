@@ -159,7 +159,10 @@ fn respond(shared: &Arc<Shared>, request: &ApiRequest, body: &[u8]) -> Result<Re
         Target::Object(target) if request.verb == Verb::Watch => watch::open(shared, request, target),
         Target::Object(target) => {
             let answer = api::handle(&mut shared.lock(), request, target, body)?;
-            let mut response = json_response(answer.code, &answer.body);
+            let mut response = match answer.body.as_str() {
+                Some(text) if answer.is_text => text_response(text),
+                _ => json_response(answer.code, &answer.body),
+            };
             for warning in answer.warnings {
                 let text = format!("299 - \"{}\"", warning.replace('"', "\\\""));
                 if let Ok(value) = HeaderValue::from_str(&text) {
@@ -237,6 +240,14 @@ fn refuse(refusal: &Refusal) -> Response<SandboxBody> {
 fn json_response(code: u16, body: &Value) -> Response<SandboxBody> {
     let bytes = serde_json::to_vec(body).expect("a JSON value encodes");
     stream_response(code, Full::new(Bytes::from(bytes)).map_err(|never: Infallible| match never {}).boxed_unsync())
+}
+
+fn text_response(text: &str) -> Response<SandboxBody> {
+    let bytes = Bytes::from(text.to_owned());
+    let body = Full::new(bytes).map_err(|never: Infallible| match never {}).boxed_unsync();
+    let mut response = stream_response(200, body);
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+    response
 }
 
 pub(super) fn stream_response(code: u16, body: SandboxBody) -> Response<SandboxBody> {

@@ -112,7 +112,6 @@ impl State {
         for object in stored.objects {
             let Some(kind) = Kind::named(text(&object, "/kind")) else { continue };
             let key = Key::of(kind, &object);
-            let object = Arc::new(object);
             state.index(&key, None, Some(&object));
             state.objects.insert(key.clone(), object);
             state.work.push(key);
@@ -182,7 +181,7 @@ impl State {
         self.version += 1;
         set(&mut object, "/metadata/resourceVersion", self.version.to_string());
         let object = Arc::new(object);
-        self.keep(&Stored::Put { version: self.version, object: (*object).clone() });
+        self.keep(&Stored::Put { version: self.version, object: object.clone() });
         self.objects.insert(key.clone(), object.clone());
         self.changed(Change { version: self.version, key, before, after: Some(object.clone()), deleted: None });
         object
@@ -237,7 +236,7 @@ impl State {
     /// Everything that is there, into a new log: what the old one had in changes is folded.
     pub(super) fn close(&mut self) {
         if let Some(mut log) = self.log.take()
-            && let Err(error) = log.fold(self.version, self.objects.values().map(|object| &**object))
+            && let Err(error) = log.fold(self.version, self.objects.values())
         {
             tracing::warn!(%error, "the sandbox could not fold its change log; it is read as it stands next time");
         }
@@ -254,7 +253,7 @@ impl State {
     /// Folds the log once it has grown large; called when the objects are as the log says.
     fn fold_log(&mut self) {
         let Some(log) = self.log.as_mut().filter(|log| log.wants_folding()) else { return };
-        if let Err(error) = log.fold(self.version, self.objects.values().map(|object| &**object)) {
+        if let Err(error) = log.fold(self.version, self.objects.values()) {
             tracing::error!(%error, "the sandbox cannot fold its change log; writes are refused from now on");
             self.broken = Some(error.to_string());
         }

@@ -6,13 +6,13 @@
 
 use super::Shared;
 use super::faults::FaultAction;
-use super::json::{set, text};
+use super::json::set;
+use super::read;
 use super::request::{ApiRequest, ObjectTarget};
 use super::selectors::Selector;
 use super::service::{ConnectionLost, SandboxBody, call_of, stream_response};
 use super::status::Refusal;
 use super::store::Change;
-use super::table;
 use bytes::Bytes;
 use futures::stream;
 use http::Response;
@@ -196,17 +196,14 @@ impl Watch {
     }
 
     fn shown(&self, object: &Value) -> Value {
-        if !self.request.as_table {
-            return object.clone();
-        }
-        let version = text(object, "/metadata/resourceVersion").to_owned();
-        table::render(self.target.kind, std::iter::once(object), &version, self.shared.now(), &self.request)
+        read::show(self.target.kind, object, self.shared.now(), &self.request)
     }
 
     fn bookmark(&self) -> Value {
         let kind = self.target.kind;
-        json!({"type": "BOOKMARK", "object": {
-            "kind": kind.info().kind, "apiVersion": kind.api_version(), "metadata": {"resourceVersion": self.at.to_string()}}})
+        let mut bare = json!({"kind": kind.info().kind, "apiVersion": kind.api_version()});
+        set(&mut bare, "/metadata/resourceVersion", self.at.to_string());
+        json!({"type": "BOOKMARK", "object": bare})
     }
 
     fn expire(&mut self) -> Item {

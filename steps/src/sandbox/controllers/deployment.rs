@@ -1,8 +1,8 @@
 //! Deployments: a ReplicaSet for each template, rolled over within surge and unavailability, with a deadline (C1).
 
-use super::super::api::safe_text;
 use super::super::json::{condition, flag, number, set, set_condition, text};
 use super::super::kinds::Kind;
+use super::super::names::safe_text;
 use super::super::store::{Key, State, controlled_by, owner_reference};
 use super::events::{Told, fnv, tell};
 use super::{is_terminating, make};

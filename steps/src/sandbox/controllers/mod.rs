@@ -18,7 +18,7 @@ pub(super) mod scheduler;
 mod statefulset;
 
 use super::Shared;
-use super::api::admit_new;
+use super::admission::admit_new;
 use super::defaults::DEFAULT_CLASS;
 use super::delete;
 use super::json::{flag, has, items, text};

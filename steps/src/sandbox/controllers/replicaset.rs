@@ -1,10 +1,10 @@
 //! ReplicaSets: as many pods as wanted, each like the other.
 
-use super::super::api::random_suffix;
 use super::super::delete;
 use super::super::faults::PodTrouble;
 use super::super::json::{number, set, set_condition, text};
 use super::super::kinds::Kind;
+use super::super::names::random_suffix;
 use super::super::store::{Key, State, controlled_by, owner_reference};
 use super::events::{Told, tell};
 use super::{is_ready, is_terminating, make};

@@ -1,8 +1,8 @@
 //! The revisions of a StatefulSet: each pod template that it ever had, by a hash of it.
 
-use super::super::api::safe_text;
 use super::super::json::{number, set, text};
 use super::super::kinds::Kind;
+use super::super::names::safe_text;
 use super::super::store::{Key, State, owner_reference};
 use super::events::fnv;
 use super::make;

@@ -6,6 +6,7 @@ mod faults;
 mod namespaces;
 mod persistence;
 mod rollouts;
+mod served;
 mod watches;
 mod writes;
 
