@@ -38,9 +38,6 @@ pub(super) fn collection(
     target: &ObjectTarget,
     body: &[u8],
 ) -> Result<Answer, Refusal> {
-    if target.kind == Kind::Namespace {
-        return Err(Refusal::method_not_allowed());
-    }
     let options = Options::read(request, body)?;
     let selector = Selector::parse(request.option("labelSelector"), request.option("fieldSelector"))?;
     let found: Vec<(Key, Arc<Value>)> = state

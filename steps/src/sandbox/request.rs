@@ -174,7 +174,8 @@ fn object_verb(target: &ObjectTarget, method: &Method, is_watch: bool) -> Result
         ("PUT", true) => Verb::Update,
         ("PATCH", true) => Verb::Patch,
         ("DELETE", true) if target.subresource.is_empty() => Verb::Delete,
-        ("DELETE", false) => Verb::DeleteCollection,
+        // Nobody empties all namespaces in one call.
+        ("DELETE", false) if !target.namespace.is_empty() => Verb::DeleteCollection,
         _ => return Err(Refusal::method_not_allowed()),
     })
 }
@@ -257,6 +258,7 @@ mod tests {
             ("GET", "/api/v1/namespaces/a/pods/p/exec", 404),
             ("GET", "/api/v1/namespaces/a/nodes", 404),
             ("POST", "/api/v1/namespaces/a/pods/p", 405),
+            ("DELETE", "/api/v1/pods", 405),
         ] {
             assert_eq!(parse(method, path).expect_err(path).code, code, "{method} {path}");
         }
