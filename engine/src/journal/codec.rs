@@ -252,3 +252,6 @@ fn nothing_after(bytes: &[u8], read: usize) -> Result<(), CodecError> {
     }
     Err(CodecError::Malformed(format!("{} bytes too many", bytes.len() - read)))
 }
+
+#[cfg(test)]
+mod tests;

@@ -36,13 +36,25 @@ impl MemoryStore {
     /// An empty store.
     #[must_use]
     pub fn new() -> Self {
-        Self::open(Arc::default(), Timestamp::default())
+        Self::opened_at(Timestamp::default())
+    }
+
+    /// An empty store whose opening bears this time.
+    #[must_use]
+    pub fn opened_at(now: Timestamp) -> Self {
+        Self::open(Arc::default(), now)
     }
 
     /// The same data, opened once more: it has the next fencing token, and this store's appends are refused from now on.
     #[must_use]
     pub fn reopen(&self) -> Self {
-        Self::open(Arc::clone(&self.data), Timestamp::default())
+        self.reopen_at(Timestamp::default())
+    }
+
+    /// The same, at this time.
+    #[must_use]
+    pub fn reopen_at(&self, now: Timestamp) -> Self {
+        Self::open(Arc::clone(&self.data), now)
     }
 
     fn open(data: Arc<Mutex<Data>>, now: Timestamp) -> Self {

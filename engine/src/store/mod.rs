@@ -15,9 +15,7 @@ mod sled;
 mod space;
 
 #[cfg(test)]
-mod samples;
-#[cfg(test)]
-mod suite;
+mod tests;
 
 pub use check::{IndexCheck, check_index};
 pub use durable::{DurableOptions, DurableStore, OpenReport};

@@ -116,3 +116,23 @@ fn begin(dir: &Path, segment_bytes: u64) -> Result<CommitLog, StoreError> {
         next: None,
     })
 }
+
+/// The frames of a segment: each commit's number, and where its frame is.
+#[cfg(test)]
+pub(super) fn frames_of(segment: &[u8]) -> Vec<(CommitNumber, std::ops::Range<usize>)> {
+    let mut frames = Vec::new();
+    let mut offset = HEADER_BYTES;
+    while let frame::Found::Frame(payload) = frame::at(segment, offset) {
+        let number = crate::journal::codec::decode_header(payload).expect("it is a commit").number;
+        let end = offset + frame::HEAD_BYTES + payload.len();
+        frames.push((number, offset..end));
+        offset = end;
+    }
+    frames
+}
+
+/// The segments of the log in the data directory `data`.
+#[cfg(test)]
+pub(super) fn segments_of(data: &Path) -> Result<Vec<(u64, PathBuf)>, StoreError> {
+    segment::list(&recover::dir_of(data))
+}

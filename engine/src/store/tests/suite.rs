@@ -5,7 +5,7 @@ use crate::{
     ids::{Attempt, CommitNumber, FencingToken, Json, Sequence, Timestamp},
     store::{
         Append, DurableStore, ListQuery, MemoryStore, Refusal, ServiceRecord, ServiceStatus, Store,
-        samples::{
+        tests::samples::{
             NOW, amounts, append, commit_one, failed, failure, finished, id, run, small, started, submit, submitted,
             succeeded, success, used,
         },

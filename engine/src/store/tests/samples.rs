@@ -110,6 +110,6 @@ pub(crate) fn used(store: &dyn Store, tenant: &str) -> Vec<(String, u64)> {
 
 /// A journal that is quick to make, and fills more than one segment soon.
 pub(crate) fn small(dir: &std::path::Path) -> DurableOptions {
-    let (segment_bytes, disk_floor_bytes, ballast_bytes) = (8 * 1024, 0, 0);
+    let (segment_bytes, disk_floor_bytes, ballast_bytes) = (4 * 1024, 0, 0);
     DurableOptions { segment_bytes, disk_floor_bytes, ballast_bytes, now: NOW, ..DurableOptions::new(dir) }
 }

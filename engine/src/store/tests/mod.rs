@@ -1,0 +1,8 @@
+//! What every store must do, and what the durable one must survive.
+
+pub(crate) mod samples;
+mod suite;
+mod agree;
+mod damage;
+mod durable;
+mod reader;
