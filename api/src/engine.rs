@@ -5,7 +5,7 @@ use std::{io::Write as _, net::Ipv4Addr, path::Path, process::ExitCode, sync::Ar
 use anyhow::Context as _;
 use cairn_engine::{
     Engine, EngineOptions, Registry, SystemClock,
-    store::{Store, StoreError},
+    store::{Cut, DurableOptions, DurableStore, OpenReport, Store, StoreError},
 };
 use cairn_steps::{
     cluster::{Cluster, rollout::RolloutRules},
@@ -124,13 +124,27 @@ async fn open(settings: &Settings, testing: &Testing, cluster: Cluster, gitlab: 
     Ok(engine)
 }
 
-/// The journal in this directory. Until the durable store is there, in memory.
+/// The journal in this directory; what had to be healed to open it is logged.
 ///
 /// # Errors
 /// [`StoreError`], with what to do about it.
 pub(crate) fn open_store(data: &Path) -> Result<Arc<dyn Store>, StoreError> {
-    tracing::warn!(data = %data.display(), "the journal is kept in memory");
-    Ok(Arc::new(cairn_engine::store::MemoryStore::new()))
+    let (store, report) = DurableStore::open(&DurableOptions::new(data))?;
+    let OpenReport { caught_up, rebuilt, set_aside, healed, cut } = report;
+    if caught_up > 0 {
+        tracing::info!(commits = caught_up, "the journal's index was behind its log, and is caught up");
+    }
+    if let Some(why) = rebuilt {
+        let aside = set_aside.map(|path| path.display().to_string());
+        tracing::warn!(why, aside, "the journal's index was made again from its log");
+    }
+    for place in healed {
+        tracing::warn!(place, "a damaged place of the journal's log was put back from its index");
+    }
+    if let Some(Cut { file, offset, bytes }) = cut {
+        tracing::warn!(file, offset, bytes, "a write that was never finished, and so never acknowledged, was cut off");
+    }
+    Ok(Arc::new(store))
 }
 
 fn definitions(testing: &Testing, cluster: Cluster, gitlab: GitLab) -> Registry {

@@ -81,14 +81,15 @@ impl Client {
         answer.with_context(|| format!("GET {path}"))?.json().await.with_context(|| format!("GET {path}"))
     }
 
-    /// The workflow's events after `seen`.
+    /// The workflow's events after `seen`; none if the engine does not answer, which it may once it is dead.
     ///
     /// # Errors
-    /// If the engine does not answer.
-    pub(crate) async fn events(&self, id: &str, seen: Sequence) -> anyhow::Result<Events> {
+    /// If the engine does not know the workflow.
+    pub(crate) async fn events(&self, id: &str, seen: Sequence) -> anyhow::Result<Option<Events>> {
         let asked = self.http.get(format!("{}/workflows/{id}/events", self.url)).header("last-event-id", seen.0);
-        let answer = asked.send().await?.error_for_status()?;
-        Ok(Events { stream: Box::pin(answer.bytes_stream()), buffer: Vec::new() })
+        let Ok(answer) = asked.send().await else { return Ok(None) };
+        let answer = answer.error_for_status().context("the engine does not know the workflow that it accepted")?;
+        Ok(Some(Events { stream: Box::pin(answer.bytes_stream()), buffer: Vec::new() }))
     }
 }
 

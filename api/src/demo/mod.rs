@@ -93,8 +93,8 @@ impl Demo {
         let mut watched = Watched::default();
         let mut crashed = false;
         loop {
-            let events = client.events(&accepted.id, watched.seen()).await;
-            if let Ok(events) = events
+            let events = client.events(&accepted.id, watched.seen()).await?;
+            if let Some(events) = events
                 && self.follow(events, &mut watched).await?
             {
                 break;
