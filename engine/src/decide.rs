@@ -68,9 +68,7 @@ pub fn decide(state: &WorkflowState, now: Timestamp) -> Command {
         }
         Phase::Running { step, attempt } => Command::Probe { step: *step, attempt: *attempt },
         Phase::Unsure { step, attempt, not_before, .. } => {
-            // A cancel does not wait for a retry time: the sooner it is known what is there, the sooner it is gone.
-            let not_before = not_before.filter(|_| !state.is_cancelled());
-            due(not_before, Command::Probe { step: *step, attempt: *attempt })
+            due(*not_before, Command::Probe { step: *step, attempt: *attempt })
         }
         Phase::Complete => Command::Finish { outcome: Outcome::Succeeded },
         Phase::Compensating { step, stage } => match stage {

@@ -19,12 +19,14 @@ use tokio::{
 };
 
 use crate::{
-    clock::Clock,
+    clock::{Clock, SteadyClock},
     definition::Registry,
     entry::Entry,
     executor::{self, Answer, Event, Gauges, Limits},
     fact::{Amounts, Fact, OnFailure, Submitted},
-    ids::{CommitNumber, DefinitionName, Hash, IdempotencyKey, Json, Sequence, Service, Tenant, Who, WorkflowId},
+    ids::{
+        CommitNumber, DefinitionName, Hash, IdempotencyKey, Json, Sequence, Service, Tenant, Timestamp, Who, WorkflowId,
+    },
     journal::writer::{AppendError, Writer},
     projector::{self, Projection},
     recovery,
@@ -167,7 +169,7 @@ pub struct Engine {
 struct Inner {
     store: Arc<dyn Store>,
     definitions: Registry,
-    clock: Arc<dyn Clock>,
+    clock: Arc<SteadyClock>,
     writer: Mutex<Option<Writer>>,
     head: watch::Receiver<CommitNumber>,
     stopped: watch::Receiver<Option<Arc<str>>>,
@@ -176,7 +178,9 @@ struct Inner {
     gauges: Arc<Gauges>,
     shutting_down: AtomicBool,
     closed: watch::Sender<bool>,
-    tasks: Mutex<Vec<JoinHandle<()>>>,
+    /// Executor and writer: they end first.
+    core: Mutex<Vec<JoinHandle<()>>>,
+    projectors: Mutex<Vec<JoinHandle<()>>>,
 }
 
 impl Engine {
@@ -189,8 +193,13 @@ impl Engine {
         let watchers = Arc::new(Watchers::default());
         let gauges = Arc::new(Gauges::default());
         let token = store.token();
+        let reading = Arc::clone(&store);
+        let last = tokio::task::spawn_blocking(move || last_time(reading.as_ref()))
+            .await
+            .unwrap_or(Err(StoreError::Stopped))?;
+        let clock = Arc::new(SteadyClock::starting_at(clock.now().max(last)));
         let (writer, writing) = Writer::start(Arc::clone(&store), Arc::clone(&clock), limits.queue);
-        let recovered = recovery::recover(&store, &definitions, &writer, &watchers, clock.as_ref()).await?;
+        let recovered = recovery::recover(&store, &definitions, &writer, &watchers, &clock).await?;
         let (events, waiting) = mpsc::unbounded_channel();
         let parts = executor::Parts {
             definitions: definitions.clone(),
@@ -218,7 +227,8 @@ impl Engine {
             gauges,
             shutting_down: AtomicBool::new(false),
             closed: watch::channel(false).0,
-            tasks: Mutex::new(vec![writing, executing]),
+            core: Mutex::new(vec![executing, writing]),
+            projectors: Mutex::default(),
         };
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -275,6 +285,8 @@ impl Engine {
             let _ = reply.send(state);
         };
         writer.submit(append, Box::new(began));
+        // Who waits for the answer must not keep the writer from ending.
+        drop(writer);
         match answer.await {
             Ok(Ok(state)) => Ok(state),
             Ok(Err(AppendError::Refused(refusal))) => Err(refusal.into()),
@@ -466,7 +478,7 @@ impl Engine {
             self.inner.closed.subscribe(),
             projection,
         );
-        self.inner.tasks.lock().unwrap_or_else(PoisonError::into_inner).push(task);
+        self.inner.projectors.lock().unwrap_or_else(PoisonError::into_inner).push(task);
     }
 
     /// Accepts nothing more, starts nothing more, lets what is in hand finish within `grace`, brings the views up to
@@ -483,13 +495,10 @@ impl Engine {
         }
         // The writer ends when nobody can append any more.
         drop(self.inner.writer.lock().unwrap_or_else(PoisonError::into_inner).take());
+        ended(&self.inner.core).await;
+        // What the writer wrote last is there for the views to take in.
         self.inner.closed.send_replace(true);
-        let tasks = std::mem::take(&mut *self.inner.tasks.lock().unwrap_or_else(PoisonError::into_inner));
-        for task in tasks {
-            if let Err(error) = task.await {
-                tracing::error!(%error, "a task of the engine's has panicked");
-            }
-        }
+        ended(&self.inner.projectors).await;
         self.read(|store| store.close()).await
     }
 
@@ -499,6 +508,22 @@ impl Engine {
 
     fn why_stopped(&self) -> String {
         self.inner.stopped.borrow().as_ref().map_or_else(|| "the engine has shut down".to_owned(), ToString::to_string)
+    }
+}
+
+/// When the last commit was made; the epoch if there is none.
+fn last_time(store: &dyn Store) -> Result<Timestamp, StoreError> {
+    let (head, _) = store.head();
+    let before = CommitNumber(head.0.saturating_sub(1));
+    Ok(store.commits(before, 1)?.last().map(|commit| commit.time).unwrap_or_default())
+}
+
+async fn ended(tasks: &Mutex<Vec<JoinHandle<()>>>) {
+    let tasks = std::mem::take(&mut *tasks.lock().unwrap_or_else(PoisonError::into_inner));
+    for task in tasks {
+        if let Err(error) = task.await {
+            tracing::error!(%error, "a task of the engine's has panicked");
+        }
     }
 }
 

@@ -10,13 +10,15 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 
 use crate::{
-    clock::Clock,
+    clock::SteadyClock,
+    decide::decide,
     definition::Registry,
-    fact::{Amounts, Fact, ParkReason},
+    executor::{needs_definition, unknown_definition},
+    fact::{Amounts, Fact},
     handle::{OpenError, Watchers},
     ids::WorkflowId,
-    journal::writer::{AppendError, Writer},
-    state::{Phase, WorkflowState, fold},
+    journal::writer::{AppendError, Reply, Writer},
+    state::{WorkflowState, fold},
     store::{Append, Store, StoreError},
 };
 
@@ -26,26 +28,51 @@ pub(crate) async fn recover(
     definitions: &Registry,
     writer: &Writer,
     watchers: &Watchers,
-    clock: &dyn Clock,
+    clock: &SteadyClock,
 ) -> Result<Vec<WorkflowState>, OpenError> {
     let reading = Arc::clone(store);
     let replayed = tokio::task::spawn_blocking(move || replay_active(reading.as_ref()))
         .await
         .unwrap_or(Err(StoreError::Stopped))?;
     let mut recovered = Vec::with_capacity(replayed.len());
+    let mut parking = Vec::new();
     for (workflow, replayed) in replayed {
-        let mut state = match replayed {
-            Ok(state) => state,
+        match replayed {
+            Ok(state) => {
+                let known = definitions.get(&state.submitted().fingerprint).is_some();
+                if !known && needs_definition(&decide(&state, clock.now())) {
+                    parking.push(park(state, store, writer));
+                } else {
+                    recovered.push(state);
+                }
+            }
             Err(why) => {
                 tracing::error!(%workflow, why, "a workflow cannot be replayed; it is left alone");
                 watchers.unrecoverable(workflow, why);
-                continue;
             }
-        };
-        if definitions.get(&state.submitted().fingerprint).is_none() && !is_parked(&state) {
-            park(&mut state, store, writer, clock).await?;
         }
-        recovered.push(state);
+    }
+    // All of them share a few syncs: they were all handed to the writer before the first is waited for.
+    for (mut state, answer) in parking {
+        let workflow = state.id();
+        match answer.await {
+            Ok(Ok(entries)) => {
+                let parked: Result<(), _> = entries.iter().try_for_each(|entry| state.fold(entry));
+                match parked {
+                    Ok(()) => {
+                        tracing::warn!(%workflow, "parked: this build does not know its definition");
+                        recovered.push(state);
+                    }
+                    Err(illegal) => watchers.unrecoverable(workflow, illegal.to_string()),
+                }
+            }
+            Ok(Err(AppendError::Refused(refusal))) => {
+                tracing::error!(%workflow, %refusal, "the workflow cannot be parked; it is left alone");
+                watchers.unrecoverable(workflow, refusal.to_string());
+            }
+            Ok(Err(error)) => return Err(OpenError::Stopped { why: error.to_string() }),
+            Err(_) => return Err(OpenError::Stopped { why: "the writer has ended".to_owned() }),
+        }
     }
     Ok(recovered)
 }
@@ -62,50 +89,18 @@ fn replay_active(store: &dyn Store) -> Result<Vec<Replayed>, StoreError> {
     Ok(store.active()?.into_iter().map(|workflow| (workflow, replay(workflow))).collect())
 }
 
-fn is_parked(state: &WorkflowState) -> bool {
-    matches!(state.phase(), Phase::Parked { .. })
-}
+type Parking = (WorkflowState, oneshot::Receiver<Result<Vec<crate::entry::Entry>, AppendError>>);
 
-async fn park(
-    state: &mut WorkflowState,
-    store: &Arc<dyn Store>,
-    writer: &Writer,
-    clock: &dyn Clock,
-) -> Result<(), OpenError> {
-    let submitted = state.submitted();
-    let reason = ParkReason::UnknownDefinition {
-        detail: format!(
-            "this build has no definition {} version {} with fingerprint {}: run it with the cairn that began it",
-            submitted.definition, submitted.version, submitted.fingerprint
-        ),
-    };
-    let fact = Fact::Parked { reason };
-    if let Err(illegal) = state.clone().fold_fact(&fact, clock.now()) {
-        tracing::error!(workflow = %state.id(), %illegal, "a workflow of an unknown definition cannot be parked");
-        return Ok(());
-    }
+fn park(state: WorkflowState, store: &Arc<dyn Store>, writer: &Writer) -> Parking {
     let append = Append {
         workflow: state.id(),
         expected: state.sequence(),
         token: store.token(),
-        facts: vec![fact],
+        facts: vec![Fact::Parked { reason: unknown_definition(&state) }],
         quota: Amounts::new(),
     };
     let (reply, answer) = oneshot::channel();
-    writer.append(append, Box::new(move |answer| drop(reply.send(answer))));
-    match answer.await {
-        Ok(Ok(entries)) => {
-            for entry in &entries {
-                state.fold(entry).expect("it was folded before it was appended");
-            }
-            tracing::warn!(workflow = %state.id(), "parked: this build does not know its definition");
-            Ok(())
-        }
-        Ok(Err(AppendError::Refused(refusal))) => {
-            tracing::error!(workflow = %state.id(), %refusal, "another engine has this workflow; it is left alone");
-            Ok(())
-        }
-        Ok(Err(error)) => Err(OpenError::Stopped { why: error.to_string() }),
-        Err(_) => Err(OpenError::Stopped { why: "the writer has ended".to_owned() }),
-    }
+    let reply: Reply = Box::new(move |answer| drop(reply.send(answer)));
+    writer.append(append, reply);
+    (state, answer)
 }

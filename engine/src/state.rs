@@ -40,8 +40,10 @@ pub struct Progress {
     pub attempt: Attempt,
     /// Attempts before the last `RetryRequested`: they do not count against the policy.
     pub forgiven: Attempt,
-    /// When the first attempt that counts was started.
-    pub first_started: Option<Timestamp>,
+    /// When the first attempt that counts failed: from here the policy's total time runs.
+    pub failing_since: Option<Timestamp>,
+    /// When the first probe that counts failed.
+    pub probes_failing_since: Option<Timestamp>,
     /// When the last attempt was started.
     pub started: Option<Timestamp>,
     /// When the last attempt ended.
@@ -65,8 +67,8 @@ pub struct Compensation {
     pub attempt: Attempt,
     /// Attempts before the last `RetryRequested`: they do not count against the policy.
     pub forgiven: Attempt,
-    /// When the first attempt that counts was started.
-    pub first_started: Option<Timestamp>,
+    /// When the first attempt that counts failed.
+    pub failing_since: Option<Timestamp>,
     /// What was taken back, once it has succeeded.
     pub done: Option<String>,
 }

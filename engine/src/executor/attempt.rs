@@ -10,7 +10,7 @@ use futures::FutureExt as _;
 
 use crate::{
     definition::Definition,
-    fact::{ErrorClass, Fact, Outcome, Output, ParkReason, Probe},
+    fact::{ErrorClass, Fact, Failure, Outcome, Output, ParkReason, Probe},
     ids::{Attempt, StepName, Timestamp},
     retry::RetryPolicy,
     state::{Phase, Stage, WorkflowState},
@@ -72,25 +72,41 @@ pub(crate) async fn perform(work: Work, definition: Definition, cx: StepContext)
         Work::Run { step, attempt } => {
             let it = Arc::clone(&definition.steps()[step]);
             let limit = it.policy().attempt_timeout;
-            Ended::Run { step, attempt, result: guarded(limit, it.run(&cx)).await }
+            Ended::Run { step, attempt, result: guarded(limit, async { it.run(&cx).await }).await }
         }
         Work::Probe { step, attempt } => {
             let it = Arc::clone(&definition.steps()[step]);
-            Ended::Probe { step, attempt, result: guarded(patient().attempt_timeout, it.probe(&cx)).await }
+            Ended::Probe {
+                step,
+                attempt,
+                result: guarded(patient().attempt_timeout, async { it.probe(&cx).await }).await,
+            }
         }
         Work::Compensate { step, attempt } => {
             let it = Arc::clone(&definition.steps()[step]);
             let limit = it.policy().attempt_timeout.max(patient().attempt_timeout);
-            Ended::Compensate { step, attempt, result: guarded(limit, it.compensate(&cx)).await }
+            Ended::Compensate { step, attempt, result: guarded(limit, async { it.compensate(&cx).await }).await }
         }
         Work::CheckResidue { attempt } => {
-            let look = definition.residue().look(&cx);
+            let look = async { definition.residue().look(&cx).await };
             Ended::CheckResidue { attempt, result: guarded(patient().attempt_timeout, look).await }
         }
         Work::LastLook => {
-            let look = definition.residue().look(&cx);
+            let look = async { definition.residue().look(&cx).await };
             Ended::LastLook { result: guarded(Duration::from_secs(10), look).await }
         }
+    }
+}
+
+/// The workflow was cancelled while the attempt still waited for its turn: nothing was done.
+pub(crate) fn overtaken(work: Work) -> Ended {
+    let error = || StepError::transient("cancelled before the attempt began");
+    match work {
+        Work::Run { step, attempt } => Ended::Run { step, attempt, result: Err(error()) },
+        Work::Probe { step, attempt } => Ended::Probe { step, attempt, result: Err(error()) },
+        Work::Compensate { step, attempt } => Ended::Compensate { step, attempt, result: Err(error()) },
+        Work::CheckResidue { attempt } => Ended::CheckResidue { attempt, result: Err(error()) },
+        Work::LastLook => Ended::LastLook { result: Err(error()) },
     }
 }
 
@@ -109,14 +125,30 @@ async fn guarded<T>(limit: Duration, work: impl Future<Output = Result<T, StepEr
     }
 }
 
+/// What the time of the next attempt is reckoned from.
+#[derive(Clone, Copy)]
+pub(crate) struct Moment {
+    pub(crate) now: Timestamp,
+    /// When this engine opened: time in which none ran does not count against a policy.
+    pub(crate) opened: Timestamp,
+    /// A number in `[0, 1)`.
+    pub(crate) draw: f64,
+}
+
+impl Moment {
+    fn next(
+        self,
+        policy: &RetryPolicy,
+        attempt: Attempt,
+        failing_since: Option<Timestamp>,
+        asked: Option<Duration>,
+    ) -> Option<Timestamp> {
+        policy.next(attempt, failing_since.unwrap_or(self.now).max(self.opened), self.now, self.draw, asked)
+    }
+}
+
 /// The facts that `ended` means for a workflow in `state`.
-pub(crate) fn facts(
-    ended: Ended,
-    state: &WorkflowState,
-    definition: &Definition,
-    now: Timestamp,
-    draw: f64,
-) -> Vec<Fact> {
+pub(crate) fn facts(ended: Ended, state: &WorkflowState, definition: &Definition, moment: Moment) -> Vec<Fact> {
     let name = |step: usize| state.steps()[step].clone();
     match ended {
         Ended::Run { step, attempt, result: Ok(output) } => {
@@ -125,52 +157,90 @@ pub(crate) fn facts(
         Ended::Run { step, attempt, result: Err(error) } => {
             let retry_at = match error.failure.class {
                 ErrorClass::Permanent => None,
-                ErrorClass::Transient | ErrorClass::Unknown => next_run(state, definition, step, now, draw, &error),
+                ErrorClass::Transient | ErrorClass::Unknown => {
+                    next_run(state, definition, step, moment, error.retry_after)
+                }
             };
-            vec![Fact::AttemptFailed { step: name(step), attempt, error: error.failure, retry_at }]
+            vec![Fact::AttemptFailed { step: name(step), attempt, error: clipped(error.failure), retry_at }]
         }
         Ended::Probe { step, attempt, result: Ok(answer) } => {
-            probed(state, definition, name(step), step, attempt, answer, now)
+            probed(state, definition, name(step), step, attempt, answer, moment)
         }
         Ended::Probe { step, attempt, result: Err(error) } => {
-            let (probes, first) = match state.phase() {
+            let probes = match state.phase() {
                 Phase::Unsure { probes, .. } | Phase::Compensating { stage: Stage::Probing { probes, .. }, .. } => {
-                    (*probes, state.progress()[step].ended.unwrap_or(now))
+                    *probes
                 }
-                _ => (0, now),
+                _ => 0,
             };
-            let retry_at = patient().next(Attempt(probes + 1), first, now, draw, error.retry_after);
-            vec![Fact::ProbeFailed { step: name(step), attempt, error: error.failure, retry_at }]
+            let since = state.progress()[step].probes_failing_since;
+            let retry_at = moment.next(&patient(), Attempt(probes + 1), since, error.retry_after);
+            vec![Fact::ProbeFailed { step: name(step), attempt, error: clipped(error.failure), retry_at }]
         }
         Ended::Compensate { step, attempt, result: Ok(message) } => {
-            vec![Fact::CompensationSucceeded { step: name(step), attempt, message }]
+            vec![Fact::CompensationSucceeded { step: name(step), attempt, message: clip(message) }]
         }
         Ended::Compensate { step, attempt, result: Err(error) } => {
             let compensation = &state.progress()[step].compensation;
-            let first = compensation.first_started.unwrap_or(now);
             let counted = Attempt(attempt.0 - compensation.forgiven.0);
             // What can never succeed does not get better by waiting: a person has to look.
             let retry_at = match error.failure.class {
                 ErrorClass::Permanent => None,
                 ErrorClass::Transient | ErrorClass::Unknown => {
-                    patient().next(counted, first, now, draw, error.retry_after)
+                    moment.next(&patient(), counted, compensation.failing_since, error.retry_after)
                 }
             };
-            vec![Fact::CompensationFailed { step: name(step), attempt, error: error.failure, retry_at }]
+            vec![Fact::CompensationFailed { step: name(step), attempt, error: clipped(error.failure), retry_at }]
         }
         Ended::CheckResidue { result: Ok(left), .. } if left.is_empty() => {
             vec![Fact::Finished { outcome: state.rolled_back_outcome(), residue: left }]
         }
-        Ended::CheckResidue { result: Ok(left), .. } => vec![Fact::Parked { reason: ParkReason::Residue { left } }],
+        Ended::CheckResidue { result: Ok(left), .. } => {
+            vec![Fact::Parked { reason: ParkReason::Residue { left: clipped_list(left) } }]
+        }
         Ended::CheckResidue { attempt, result: Err(error) } => {
-            let retry_at = patient().next(attempt, now, now, draw, error.retry_after);
-            vec![Fact::ResidueCheckFailed { attempt, error: error.failure, retry_at }]
+            // Bounded in number: each check waits longer than the one before.
+            let retry_at = moment.next(&patient(), attempt, None, error.retry_after);
+            vec![Fact::ResidueCheckFailed { attempt, error: clipped(error.failure), retry_at }]
         }
         Ended::LastLook { result } => {
             let residue = result.unwrap_or_else(|error| vec![format!("unknown, nobody could look: {error}")]);
-            vec![Fact::Finished { outcome: Outcome::Cancelled, residue }]
+            vec![Fact::Finished { outcome: Outcome::Cancelled, residue: clipped_list(residue) }]
         }
     }
+}
+
+/// The most bytes of one text that somebody else wrote: an error, a scheduler's words.
+const TEXT_BYTES_MAX: usize = 4 * 1024;
+/// The most lines of evidence.
+const EVIDENCE_MAX: usize = 20;
+/// The most lines of residue.
+const RESIDUE_MAX: usize = 200;
+
+fn clip(mut text: String) -> String {
+    if text.len() > TEXT_BYTES_MAX {
+        text.truncate(text.floor_char_boundary(TEXT_BYTES_MAX));
+        text.push('…');
+    }
+    text
+}
+
+fn clipped(failure: Failure) -> Failure {
+    Failure {
+        class: failure.class,
+        message: clip(failure.message),
+        evidence: failure.evidence.into_iter().take(EVIDENCE_MAX).map(clip).collect(),
+    }
+}
+
+fn clipped_list(mut lines: Vec<String>) -> Vec<String> {
+    let more = lines.len().saturating_sub(RESIDUE_MAX);
+    lines.truncate(RESIDUE_MAX);
+    let mut lines: Vec<String> = lines.into_iter().map(clip).collect();
+    if more > 0 {
+        lines.push(format!("and {more} more"));
+    }
+    lines
 }
 
 /// Crashes alone have used up the attempts that the compensation of `step` may have.
@@ -185,15 +255,16 @@ fn probed(
     step: usize,
     attempt: Attempt,
     answer: Probe,
-    now: Timestamp,
+    moment: Moment,
 ) -> Vec<Fact> {
-    let retry_at = match &answer {
+    let (answer, retry_at) = match answer {
         // What is there already need not wait before it is completed: the wait was before the probe.
         Probe::NotApplied | Probe::Partly { .. } => {
-            let nothing_asked = StepError::transient("");
-            next_run(state, definition, step, now, 0.0, &nothing_asked)
+            let at_once = Moment { draw: 0.0, ..moment };
+            (answer, next_run(state, definition, step, at_once, None))
         }
-        Probe::Applied { .. } | Probe::Foreign { .. } => None,
+        Probe::Foreign { detail } => (Probe::Foreign { detail: clip(detail) }, None),
+        Probe::Applied { .. } => (answer, None),
     };
     let adopted = match (&answer, state.phase()) {
         (Probe::Applied { output }, Phase::Running { .. } | Phase::Unsure { .. }) => {
@@ -210,17 +281,15 @@ fn next_run(
     state: &WorkflowState,
     definition: &Definition,
     step: usize,
-    now: Timestamp,
-    draw: f64,
-    error: &StepError,
+    moment: Moment,
+    asked: Option<Duration>,
 ) -> Option<Timestamp> {
     if state.is_cancelled() {
         return None;
     }
     let progress = &state.progress()[step];
     let counted = Attempt(progress.attempt.0 - progress.forgiven.0);
-    let first = progress.first_started.unwrap_or(now);
-    definition.steps()[step].policy().next(counted, first, now, draw, error.retry_after)
+    moment.next(&definition.steps()[step].policy(), counted, progress.failing_since, asked)
 }
 
 /// What a build that does not know the definition says.

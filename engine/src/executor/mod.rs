@@ -27,7 +27,7 @@ use tokio::{
 };
 
 use crate::{
-    clock::Clock,
+    clock::SteadyClock,
     definition::Registry,
     entry::Entry,
     fact::Fact,
@@ -38,12 +38,14 @@ use crate::{
     step::StepContext,
     store::{Append, Refusal},
 };
-use attempt::{Ended, Work};
+pub(crate) use attempt::unknown_definition;
+use attempt::{Ended, Moment, Work};
 pub use limits::Limits;
 use limits::Turns;
 use plan::Plan;
+pub(crate) use plan::needs_definition;
 
-/// The longest that the executor sleeps: a clock that was set back delays nothing by more than this.
+/// The longest that the executor sleeps when nothing is due.
 const SLEEP_MAX: Duration = Duration::from_secs(30);
 
 /// What the executor is told.
@@ -68,7 +70,7 @@ pub(crate) type Answer = oneshot::Sender<Result<WorkflowState, ControlError>>;
 /// What the executor works with.
 pub(crate) struct Parts {
     pub(crate) definitions: Registry,
-    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) clock: Arc<SteadyClock>,
     pub(crate) limits: Limits,
     pub(crate) writer: Writer,
     pub(crate) watchers: Arc<Watchers>,
@@ -99,7 +101,14 @@ pub(crate) fn start(
         next_turn: 0,
         closing: None,
     };
-    tokio::spawn(executor.run(events))
+    let writer = executor.parts.writer.clone();
+    let running = tokio::spawn(executor.run(events));
+    // An engine that drives nothing must not go on accepting.
+    tokio::spawn(async move {
+        if let Err(panic) = running.await {
+            writer.fault(&format!("the executor has panicked: {panic}; this is a bug of cairn's"));
+        }
+    })
 }
 
 struct Executor {
@@ -125,6 +134,8 @@ struct Live {
     asked: VecDeque<(Fact, Answer)>,
     /// The earliest place that it has in the heap of timers.
     timer: Option<Timestamp>,
+    /// An attempt that was aborted: what comes next waits until it has really ended.
+    dying: Option<JoinHandle<()>>,
 }
 
 /// What is in hand.
@@ -189,13 +200,15 @@ impl Executor {
                     Some(event) => self.on(event),
                     None => break,
                 },
-                () = tokio::time::sleep_until(wake) => self.on_time(),
+                () = tokio::time::sleep_until(wake) => {}
             }
+            // After each event, not only after a sleep: a steady stream of events must not keep anybody waiting.
+            self.on_time();
             if self.is_closed() {
                 break;
             }
         }
-        self.drop_all();
+        self.drop_all().await;
         if let Some(closing) = self.closing.take() {
             // Who asked for the shutdown may have gone.
             let _ = closing.reply.send(());
@@ -215,7 +228,8 @@ impl Executor {
 
     fn begin(&mut self, state: WorkflowState) {
         let workflow = state.id();
-        let live = Live { state: Arc::new(state), hand: Hand::Nothing, asked: VecDeque::new(), timer: None };
+        let live =
+            Live { state: Arc::new(state), hand: Hand::Nothing, asked: VecDeque::new(), timer: None, dying: None };
         self.live.insert(workflow, live);
         self.parts.gauges.active.store(self.live.len(), Ordering::Relaxed);
         self.drive(workflow);
@@ -257,7 +271,7 @@ impl Executor {
         };
         let entries = match answer {
             Ok(entries) => entries,
-            Err(error) => return self.on_refused(workflow, replies, &error),
+            Err(error) => return self.on_refused(workflow, kept, replies, &error),
         };
         let state = Arc::make_mut(&mut live.state);
         for entry in &entries {
@@ -285,15 +299,29 @@ impl Executor {
     }
 
     /// Somebody else has this workflow, or the store does not take what this engine thinks is right: hands off.
-    fn on_refused(&mut self, workflow: WorkflowId, replies: Vec<Answer>, error: &AppendError) {
+    fn on_refused(
+        &mut self,
+        workflow: WorkflowId,
+        kept: Option<Attempting>,
+        replies: Vec<Answer>,
+        error: &AppendError,
+    ) {
+        if let Some(attempting) = kept {
+            self.hold(workflow, Hand::Attempting(attempting));
+        }
         if let AppendError::Refused(refusal) = error {
             tracing::error!(%workflow, %refusal, "an append was refused; this engine leaves the workflow alone");
         }
         for reply in replies {
             let _ = reply.send(Err(ControlError::Stopped { why: error.to_string() }));
         }
-        if !matches!(error, AppendError::Refused(Refusal::Fenced { .. }) | AppendError::Stopped(_)) {
-            self.parts.watchers.unrecoverable(workflow, error.to_string());
+        match error {
+            // Another engine has opened this journal: this one is over, with all that it has in hand.
+            AppendError::Refused(Refusal::Fenced { .. }) => self.parts.writer.fault(&error.to_string()),
+            AppendError::Stopped(_) => {}
+            AppendError::Refused(_) | AppendError::Overloaded => {
+                self.parts.watchers.unrecoverable(workflow, error.to_string());
+            }
         }
         self.forget(workflow);
     }
@@ -350,7 +378,8 @@ impl Executor {
         let definition = self.parts.definitions.get(&live.state.submitted().fingerprint);
         let mut plan = Plan { state: (*live.state).clone(), facts: Vec::new(), next: None, wait: None, now };
         if let (Some(ended), Some(definition)) = (ended, definition) {
-            for fact in attempt::facts(*ended, &plan.state, definition, now, rand::random()) {
+            let moment = Moment { now, opened: self.parts.clock.start(), draw: rand::random() };
+            for fact in attempt::facts(*ended, &plan.state, definition, moment) {
                 // A person's retry may have overtaken it: it is decided anew then.
                 if let Err(illegal) = plan.push(fact) {
                     tracing::warn!(%workflow, %illegal, "what was in hand ended too late to count");
@@ -369,12 +398,18 @@ impl Executor {
             Some(attempting) if is_overruled(&attempting, &plan.state) => (None, Some(attempting)),
             other => (other, None),
         };
-        if kept.is_none() && !closing {
-            plan.proceed(definition);
+        if kept.is_none()
+            && !closing
+            && let Err(illegal) = plan.proceed(definition)
+        {
+            tracing::error!(%workflow, %illegal, "a workflow contradicts itself; this engine leaves it alone");
+            self.parts.watchers.unrecoverable(workflow, illegal.to_string());
+            return self.forget(workflow);
         }
         let Plan { facts, next, wait, .. } = plan;
         if let Some(attempting) = dropped {
             self.give_back(workflow, &attempting);
+            self.dying(workflow, attempting);
         }
         if let Some(at) = wait {
             self.wait_until(workflow, at);
@@ -456,8 +491,18 @@ impl Executor {
             slot: Slot { workflow, turn, released: AtomicBool::new(false), to: events.clone() },
         };
         attempting.has_slot = true;
+        let overtaken = live.state.is_cancelled() && matches!(work, Work::Run { .. });
+        let dying = live.dying.take();
         attempting.task = Some(tokio::spawn(async move {
-            let ended = Box::new(attempt::perform(work, definition, cx).await);
+            if let Some(dying) = dying {
+                // It was aborted: the error says so.
+                let _ = dying.await;
+            }
+            let ended = Box::new(if overtaken {
+                attempt::overtaken(work)
+            } else {
+                attempt::perform(work, definition, cx).await
+            });
             // Nobody listens only when the engine is gone.
             let _ = events.send(Event::Ended { workflow, turn, ended });
         }));
@@ -539,15 +584,28 @@ impl Executor {
         !busy || tokio::time::Instant::now() >= closing.deadline
     }
 
-    fn drop_all(&mut self) {
-        for live in self.live.values() {
-            if let Hand::Attempting(attempting) | Hand::Appending { kept: Some(attempting), .. } = &live.hand
-                && let Some(task) = &attempting.task
+    /// Ends what is in hand, and returns once it has ended: no effect follows.
+    async fn drop_all(&mut self) {
+        let mut ending = Vec::new();
+        for (_, live) in self.live.drain() {
+            if let Hand::Attempting(attempting) | Hand::Appending { kept: Some(attempting), .. } = live.hand
+                && let Some(task) = attempting.task
             {
                 task.abort();
+                ending.push(task);
             }
+            ending.extend(live.dying);
         }
-        self.live.clear();
+        for task in ending {
+            // It was aborted: the error says so.
+            let _ = task.await;
+        }
+    }
+
+    fn dying(&mut self, workflow: WorkflowId, attempting: Attempting) {
+        if let Some(live) = self.live.get_mut(&workflow) {
+            live.dying = attempting.task;
+        }
     }
 }
 
@@ -557,7 +615,8 @@ fn is_overruled(attempting: &Attempting, state: &WorkflowState) -> bool {
     if overruled && let Some(task) = &attempting.task {
         task.abort();
     }
-    if state.is_cancelled() {
+    // A compensation is not stopped by a cancel, nor is the probe that it needs.
+    if state.is_cancelled() && matches!(attempting.work, Work::Run { .. }) {
         attempting.stop.send_replace(true);
     }
     overruled

@@ -25,48 +25,67 @@ impl Plan {
         Ok(())
     }
 
-    fn own(&mut self, fact: Fact) {
-        self.push(fact).expect("what `decide` says may follow");
-    }
-
     /// Follows `decide` until something has to be waited for.
-    pub(super) fn proceed(&mut self, definition: Option<&Definition>) {
+    ///
+    /// # Errors
+    /// [`IllegalFact`] if `decide` and `fold` contradict each other: a bug, which stops this workflow and nobody else.
+    pub(super) fn proceed(&mut self, definition: Option<&Definition>) -> Result<(), IllegalFact> {
         loop {
             let command = decide(&self.state, self.now);
-            if definition.is_none() && !matches!(command, Command::Nothing | Command::Finish { .. }) {
-                self.own(Fact::Parked { reason: attempt::unknown_definition(&self.state) });
-                return;
+            if definition.is_none() && needs_definition(&command) {
+                return self.push(Fact::Parked { reason: attempt::unknown_definition(&self.state) });
             }
             match command {
                 Command::RunStep { step, attempt } => {
-                    self.own(Fact::AttemptStarted { step: self.state.steps()[step].clone(), attempt });
-                    return self.next = Some(Work::Run { step, attempt });
+                    self.next = Some(Work::Run { step, attempt });
+                    return self.push(Fact::AttemptStarted { step: self.state.steps()[step].clone(), attempt });
                 }
-                Command::Probe { step, attempt } => return self.next = Some(Work::Probe { step, attempt }),
+                Command::Probe { step, attempt } => {
+                    self.next = Some(Work::Probe { step, attempt });
+                    return Ok(());
+                }
                 Command::Compensate { step, attempt } => {
                     if attempt::compensation_is_exhausted(&self.state, step, attempt) {
-                        self.own(Fact::Parked { reason: ParkReason::CompensationFailing });
-                        return;
+                        return self.push(Fact::Parked { reason: ParkReason::CompensationFailing });
                     }
-                    self.own(Fact::CompensationStarted { step: self.state.steps()[step].clone(), attempt });
-                    return self.next = Some(Work::Compensate { step, attempt });
+                    self.next = Some(Work::Compensate { step, attempt });
+                    return self.push(Fact::CompensationStarted { step: self.state.steps()[step].clone(), attempt });
                 }
-                Command::CheckResidue { attempt } => return self.next = Some(Work::CheckResidue { attempt }),
+                Command::CheckResidue { attempt } => {
+                    self.next = Some(Work::CheckResidue { attempt });
+                    return Ok(());
+                }
                 // A forced end says what it leaves behind, as far as that can be seen.
                 Command::Finish { outcome: Outcome::Cancelled } if definition.is_some() => {
-                    return self.next = Some(Work::LastLook);
+                    self.next = Some(Work::LastLook);
+                    return Ok(());
                 }
                 Command::Finish { outcome } => {
                     let residue = match outcome {
                         Outcome::Cancelled => vec!["unknown, this build has no definition to look with".to_owned()],
                         Outcome::Succeeded | Outcome::Failed => Vec::new(),
                     };
-                    self.own(Fact::Finished { outcome, residue });
+                    self.push(Fact::Finished { outcome, residue })?;
                 }
-                Command::Park { reason } => self.own(Fact::Parked { reason }),
-                Command::WaitUntil(at) => return self.wait = Some(at),
-                Command::Nothing => return,
+                Command::Park { reason } => self.push(Fact::Parked { reason })?,
+                Command::WaitUntil(at) => {
+                    self.wait = Some(at);
+                    return Ok(());
+                }
+                Command::Nothing => return Ok(()),
             }
         }
+    }
+}
+
+/// Whether a build that does not know the definition can not do this.
+pub(crate) fn needs_definition(command: &Command) -> bool {
+    match command {
+        Command::RunStep { .. } | Command::Probe { .. } | Command::Compensate { .. } | Command::CheckResidue { .. } => {
+            true
+        }
+        // A wait is for something that would need it.
+        Command::WaitUntil(_) => true,
+        Command::Finish { .. } | Command::Park { .. } | Command::Nothing => false,
     }
 }

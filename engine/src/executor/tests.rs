@@ -4,7 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{
         Arc, Mutex,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -40,6 +40,8 @@ struct World {
     script: Mutex<BTreeMap<(String, u32), Act>>,
     compensations_fail: Mutex<BTreeSet<String>>,
     foreign: Mutex<BTreeSet<String>>,
+    unreachable: AtomicBool,
+    slow_compensations: AtomicBool,
 }
 
 impl World {
@@ -53,6 +55,10 @@ impl World {
 
     fn there(&self) -> Vec<String> {
         self.there.lock().unwrap().iter().cloned().collect()
+    }
+
+    fn reach(&self) -> Result<(), StepError> {
+        if self.unreachable.load(Ordering::SeqCst) { Err(StepError::transient("nobody answers")) } else { Ok(()) }
     }
 
     fn call(&self, what: &str, step: &str) {
@@ -96,6 +102,7 @@ impl Step for Scripted {
 
     async fn probe(&self, _: &StepContext) -> Result<Probe, StepError> {
         self.world.call("probe", self.name);
+        self.world.reach()?;
         if self.world.foreign.lock().unwrap().contains(self.name) {
             return Ok(Probe::Foreign { detail: format!("{} is somebody else's", self.name) });
         }
@@ -106,8 +113,12 @@ impl Step for Scripted {
         })
     }
 
-    async fn compensate(&self, _: &StepContext) -> Result<String, StepError> {
+    async fn compensate(&self, cx: &StepContext) -> Result<String, StepError> {
         self.world.call("compensate", self.name);
+        self.world.reach()?;
+        if self.world.slow_compensations.load(Ordering::SeqCst) {
+            cx.wait(tokio::time::sleep(Duration::from_secs(30))).await?;
+        }
         if self.world.compensations_fail.lock().unwrap().contains(self.name) {
             return Err(StepError::permanent("it does not go away"));
         }
@@ -420,6 +431,120 @@ async fn stopped_at_any_append_the_next_engine_completes_it_or_takes_it_back() {
             engine.shutdown(Duration::ZERO).await.unwrap();
         }
     }
+}
+
+/// Regression: a cancel of a workflow parked in its rollback skipped the reset that a retry gives, the exhausted
+/// compensation could be neither started nor parked again, and the executor died of the contradiction, unseen.
+#[tokio::test(start_paused = true)]
+async fn a_cancel_of_a_workflow_parked_in_its_rollback_goes_on_rolling_back() {
+    let world = Arc::new(World::default());
+    world.will("third", 1, Act::Fail(ErrorClass::Permanent));
+    world.unreachable.store(true, Ordering::SeqCst);
+    let (engine, _) = engine(&world).await;
+    let workflow = submit(&engine).await;
+    let state = engine.settled(workflow).await.unwrap();
+    assert!(matches!(state.phase(), Phase::Parked { .. }), "{state:?}");
+    world.unreachable.store(false, Ordering::SeqCst);
+    engine.cancel(workflow, who(), false).await.unwrap();
+    let state = engine.settled(workflow).await.unwrap();
+    assert_eq!(state.outcome(), Some(Outcome::Cancelled));
+    assert!(world.there().is_empty());
+}
+
+/// Regression: a cancel made every probe due at once, and an unreachable cluster parked the workflow within a second.
+#[tokio::test(start_paused = true)]
+async fn a_cancel_while_the_cluster_is_away_is_patient() {
+    let world = Arc::new(World::default());
+    world.will("second", 1, Act::Fail(ErrorClass::Unknown));
+    world.unreachable.store(true, Ordering::SeqCst);
+    let (engine, _) = engine(&world).await;
+    let workflow = submit(&engine).await;
+    engine.grown(workflow, crate::Sequence(4)).await;
+    let start = tokio::time::Instant::now();
+    engine.cancel(workflow, who(), false).await.unwrap();
+    let state = engine.settled(workflow).await.unwrap();
+    assert!(matches!(state.phase(), Phase::Parked { reason: ParkReason::ProbeFailing, .. }));
+    assert!(start.elapsed() > Duration::from_secs(10 * 60), "gave up after {:?}", start.elapsed());
+}
+
+/// Regression: whatever was asked of a cancelled workflow told its compensation to hurry, and cost it an attempt.
+#[tokio::test(start_paused = true)]
+async fn what_is_asked_during_a_rollback_does_not_interrupt_it() {
+    let world = Arc::new(World::default());
+    world.will("second", 1, Act::WaitForEver);
+    world.slow_compensations.store(true, Ordering::SeqCst);
+    let (engine, _) = engine(&world).await;
+    let workflow = submit(&engine).await;
+    engine.grown(workflow, crate::Sequence(3)).await;
+    engine.cancel(workflow, who(), false).await.unwrap();
+    for _ in 0..20 {
+        assert!(engine.cancel(workflow, who(), false).await.is_err());
+        assert!(engine.retry(workflow, who()).await.is_err());
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    let state = engine.settled(workflow).await.unwrap();
+    assert_eq!(state.outcome(), Some(Outcome::Cancelled));
+    assert!(!names(&engine, workflow).await.contains(&"compensation_failed"));
+}
+
+/// Regression: an attempt whose pause was refused by the store went on, detached, and its slot was lost.
+#[tokio::test(start_paused = true)]
+async fn fenced_by_another_opening_an_engine_stops_with_all_that_it_has_in_hand() {
+    let world = Arc::new(World::default());
+    world.will("second", 1, Act::WaitForEver);
+    let (engine, store) = engine(&world).await;
+    let workflow = submit(&engine).await;
+    engine.grown(workflow, crate::Sequence(3)).await;
+    let _newer = store.reopen();
+    assert!(engine.pause(workflow, who()).await.is_err());
+    let why = engine.stopped().await;
+    assert!(why.contains("another engine"), "{why}");
+    assert!(engine.submit(request("other", OnFailure::Rollback)).await.is_err());
+}
+
+/// Regression: time in which no engine ran counted against a step's policy, and a long night off rolled it back.
+#[tokio::test(start_paused = true)]
+async fn a_night_without_an_engine_does_not_use_up_a_steps_time() {
+    let world = Arc::new(World::default());
+    world.will("second", 1, Act::Fail(ErrorClass::Transient));
+    let (engine, store) = engine(&world).await;
+    let workflow = submit(&engine).await;
+    engine.grown(workflow, crate::Sequence(4)).await;
+    engine.shutdown(Duration::ZERO).await.unwrap();
+    let tomorrow = Timestamp::from_micros(1_767_225_600_000_000).after(Duration::from_secs(24 * 60 * 60));
+    world.will("second", 2, Act::Fail(ErrorClass::Transient));
+    let engine = Engine::open(EngineOptions {
+        store: Arc::new(store.reopen()),
+        definitions: Registry::new([definition(&world)]),
+        clock: Arc::new(PausedClock::starting_at(tomorrow)),
+        limits: Limits::default(),
+    })
+    .await
+    .unwrap();
+    assert_eq!(engine.settled(workflow).await.unwrap().outcome(), Some(Outcome::Succeeded));
+}
+
+/// I18: a clock that was set back a year before the start does not make times go back.
+#[tokio::test(start_paused = true)]
+async fn times_do_not_go_back_when_the_clock_does() {
+    let world = Arc::new(World::default());
+    let (engine, store) = engine(&world).await;
+    engine.settled(submit(&engine).await).await.unwrap();
+    engine.shutdown(Duration::ZERO).await.unwrap();
+    let a_year_ago = Timestamp::from_micros(1_735_689_600_000_000);
+    let engine = Engine::open(EngineOptions {
+        store: Arc::new(store.reopen()),
+        definitions: Registry::new([definition(&world)]),
+        clock: Arc::new(PausedClock::starting_at(a_year_ago)),
+        limits: Limits::default(),
+    })
+    .await
+    .unwrap();
+    let other = engine.submit(request("other", OnFailure::Rollback)).await.unwrap().id();
+    engine.settled(other).await.unwrap();
+    let commits = store.commits(CommitNumber(0), 1_000).unwrap();
+    let times: Vec<_> = commits.iter().filter(|commit| !commit.entries.is_empty()).map(|commit| commit.time).collect();
+    assert!(times.windows(2).all(|pair| pair[0] < pair[1]), "{times:?}");
 }
 
 fn started(fact: &Fact, name: &StepName) -> bool {

@@ -25,6 +25,8 @@ use crate::{
 pub(crate) struct Ledger {
     pub(crate) token: FencingToken,
     pub(crate) head: (CommitNumber, Hash),
+    /// When the last commit was made: none is earlier than the one before it (I18).
+    pub(crate) time: Timestamp,
     states: HashMap<WorkflowId, WorkflowState>,
 }
 
@@ -45,20 +47,21 @@ pub(crate) struct Planned {
 }
 
 impl Ledger {
-    /// The ledger of a journal with this head, which has this token.
-    pub(crate) fn at(token: FencingToken, head: (CommitNumber, Hash)) -> Self {
-        Self { token, head, states: HashMap::new() }
+    /// The ledger of a journal with this head, which has this token and this time.
+    pub(crate) fn at(token: FencingToken, head: (CommitNumber, Hash), time: Timestamp) -> Self {
+        Self { token, head, time, states: HashMap::new() }
     }
 
     /// The commit that begins an opening: empty, with the next token.
     pub(crate) fn open(&mut self, now: Timestamp) -> Planned {
         self.token = self.token.next();
-        self.seal(now, Changes::new(), &[], &[])
+        self.seal(now.max(self.time), Changes::new(), &[], &[])
     }
 
     /// Admits or refuses each append. The ledger is then where it will be once the commit is durable: if that fails,
     /// it must not be used any more.
     pub(crate) fn plan(&mut self, read: &dyn Read, appends: Vec<Append>, now: Timestamp) -> Result<Plan, StoreError> {
+        let now = now.max(self.time);
         let mut batch = Overlay::new(read);
         let mut encoded = Vec::new();
         let mut hashes = Vec::new();
@@ -131,6 +134,7 @@ impl Ledger {
         }
         self.token = commit.token;
         self.head = (commit.number, commit.hash);
+        self.time = commit.time;
         Ok(Ok(()))
     }
 
@@ -146,6 +150,7 @@ impl Ledger {
         changes.insert(keys::commit(number), Some(codec::encode_kept_commit(&header, &places)));
         let payload = codec::encode_commit(&header, appends.iter().map(|append| &*append.bytes));
         self.head = (number, hash);
+        self.time = now;
         Planned { header, payload, changes }
     }
 

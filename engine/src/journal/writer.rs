@@ -10,9 +10,9 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, watch};
 
 use crate::{
-    clock::Clock,
+    clock::SteadyClock,
     entry::Entry,
-    fact::Fact,
+    fact::{Fact, ParkReason, Probe},
     ids::CommitNumber,
     store::{Append, Refusal, Store, StoreError},
 };
@@ -53,21 +53,21 @@ pub(crate) struct Writer {
     /// Who must not be refused (the executor) waits here; their number is bounded by that of the active workflows.
     urgent: mpsc::UnboundedSender<Request>,
     head: watch::Receiver<CommitNumber>,
-    stopped: watch::Receiver<Option<Arc<str>>>,
+    stopped: Arc<watch::Sender<Option<Arc<str>>>>,
 }
 
 impl Writer {
     /// Starts the writer of `store`. `queue` is how many submissions may wait.
     pub(crate) fn start(
         store: Arc<dyn Store>,
-        clock: Arc<dyn Clock>,
+        clock: Arc<SteadyClock>,
         queue: usize,
     ) -> (Self, tokio::task::JoinHandle<()>) {
         let (queue, waiting) = mpsc::channel(queue);
         let (urgent, urgent_waiting) = mpsc::unbounded_channel();
         let (head_to, head) = watch::channel(store.head().0);
-        let (stopped_to, stopped) = watch::channel(None);
-        let task = tokio::spawn(write(store, clock, waiting, urgent_waiting, head_to, stopped_to));
+        let stopped = Arc::new(watch::channel(None).0);
+        let task = tokio::spawn(write(store, clock, waiting, urgent_waiting, head_to, Arc::clone(&stopped)));
         (Self { queue, urgent, head, stopped }, task)
     }
 
@@ -94,7 +94,12 @@ impl Writer {
 
     /// Why the writer has stopped, once it has.
     pub(crate) fn stopped(&self) -> watch::Receiver<Option<Arc<str>>> {
-        self.stopped.clone()
+        self.stopped.subscribe()
+    }
+
+    /// Stops everything, as a failed sync does: this engine can not be relied on any more.
+    pub(crate) fn fault(&self, why: &str) {
+        fault(&self.stopped, why.into());
     }
 
     fn stopped_error(&self) -> AppendError {
@@ -104,22 +109,29 @@ impl Writer {
 
 async fn write(
     store: Arc<dyn Store>,
-    clock: Arc<dyn Clock>,
+    clock: Arc<SteadyClock>,
     mut queue: mpsc::Receiver<Request>,
     mut urgent: mpsc::UnboundedReceiver<Request>,
     head: watch::Sender<CommitNumber>,
-    stopped: watch::Sender<Option<Arc<str>>>,
+    stopped: Arc<watch::Sender<Option<Arc<str>>>>,
 ) {
     let mut carried = None;
     while let Some(group) = next_group(&mut queue, &mut urgent, &mut carried).await {
         let (appends, replies): (Vec<_>, Vec<_>) =
             group.into_iter().map(|request| (request.append, request.reply)).unzip();
-        let (writing, now) = (Arc::clone(&store), clock.now());
+        let (writing, now) = (Arc::clone(&store), clock.tick());
+        // Not borrowed any more when it is stopped.
+        let why = stopped.borrow().clone();
+        if let Some(why) = why {
+            return stop(why, replies, queue, urgent, &stopped);
+        }
         // A thread of its own: a sync blocks. A panic in a store is a fault like any other.
         let answers = match tokio::task::spawn_blocking(move || writing.commit(appends, now)).await {
             Ok(Ok(answers)) => answers,
-            Ok(Err(error)) => return stop(error_text(&error), replies, queue, urgent, &stopped),
-            Err(panic) => return stop(format!("the store has panicked: {panic}"), replies, queue, urgent, &stopped),
+            Ok(Err(error)) => return stop(error_text(&error).into(), replies, queue, urgent, &stopped),
+            Err(panic) => {
+                return stop(format!("the store has panicked: {panic}").into(), replies, queue, urgent, &stopped);
+            }
         };
         head.send_replace(store.head().0);
         for (reply, answer) in replies.into_iter().zip(answers) {
@@ -159,24 +171,34 @@ async fn next_group(
 
 /// Answers everybody who waits, and lets nobody wait any more.
 fn stop(
-    why: String,
+    why: Arc<str>,
     replies: Vec<Reply>,
     mut queue: mpsc::Receiver<Request>,
     mut urgent: mpsc::UnboundedReceiver<Request>,
     stopped: &watch::Sender<Option<Arc<str>>>,
 ) {
-    tracing::error!(
-        why,
-        "the journal has stopped; what was being written may or may not be there after the next start"
-    );
-    let why: Arc<str> = why.into();
-    stopped.send_replace(Some(Arc::clone(&why)));
+    fault(stopped, Arc::clone(&why));
     queue.close();
     urgent.close();
     let waiting = std::iter::from_fn(|| urgent.try_recv().or_else(|_| queue.try_recv()).ok());
     for reply in replies.into_iter().chain(waiting.map(|request| request.reply)) {
         reply(Err(AppendError::Stopped(Arc::clone(&why))));
     }
+}
+
+fn fault(stopped: &watch::Sender<Option<Arc<str>>>, why: Arc<str>) {
+    // The first fault is the cause; what follows from it is not news.
+    stopped.send_if_modified(|stopped| {
+        let first = stopped.is_none();
+        if first {
+            tracing::error!(
+                %why,
+                "the journal has stopped; what was being written may or may not be there after the next start"
+            );
+            *stopped = Some(why);
+        }
+        first
+    });
 }
 
 fn error_text(error: &StoreError) -> String {
@@ -196,8 +218,20 @@ fn size(append: &Append) -> usize {
         .iter()
         .map(|fact| match fact {
             Fact::Submitted(submitted) => submitted.input.as_bytes().len(),
-            Fact::AttemptSucceeded { output, .. } => {
-                output.result.as_bytes().len() + output.record.as_ref().map_or(0, |record| record.as_bytes().len())
+            Fact::AttemptSucceeded { output, .. } | Fact::Probed { answer: Probe::Applied { output }, .. } => {
+                output.message.len()
+                    + output.result.as_bytes().len()
+                    + output.record.as_ref().map_or(0, |record| record.as_bytes().len())
+            }
+            Fact::Probed { answer: Probe::Partly { made }, .. } => made.as_bytes().len(),
+            Fact::AttemptFailed { error, .. }
+            | Fact::ProbeFailed { error, .. }
+            | Fact::CompensationFailed { error, .. }
+            | Fact::ResidueCheckFailed { error, .. } => {
+                error.message.len() + error.evidence.iter().map(String::len).sum::<usize>()
+            }
+            Fact::Parked { reason: ParkReason::Residue { left: residue } } | Fact::Finished { residue, .. } => {
+                residue.iter().map(String::len).sum()
             }
             _ => 0,
         })

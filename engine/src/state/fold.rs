@@ -88,20 +88,20 @@ impl WorkflowState {
                 self.probed(fact, step, *attempt, answer, *retry_at, time)
             }
             Fact::ProbeFailed { step, attempt, error, retry_at } => {
-                self.probe_failed(fact, step, *attempt, error, *retry_at)
+                self.probe_failed(fact, step, *attempt, error, *retry_at, time)
             }
-            Fact::CompensationStarted { step, attempt } => self.compensation_started(fact, step, *attempt, time),
+            Fact::CompensationStarted { step, attempt } => self.compensation_started(fact, step, *attempt),
             Fact::CompensationSucceeded { step, attempt, message } => {
                 self.compensation_succeeded(fact, step, *attempt, message)
             }
             Fact::CompensationFailed { step, attempt, error, retry_at } => {
-                self.compensation_failed(fact, step, *attempt, error, *retry_at)
+                self.compensation_failed(fact, step, *attempt, error, *retry_at, time)
             }
             Fact::ResidueCheckFailed { attempt, retry_at, .. } => self.residue_check_failed(fact, *attempt, *retry_at),
             Fact::CancelRequested { force, .. } => self.cancel_requested(fact, *force),
             Fact::Paused { .. } => self.pause(fact),
             Fact::Resumed { .. } => self.resume(fact),
-            Fact::RetryRequested { .. } => self.retry_requested(fact, time),
+            Fact::RetryRequested { .. } => self.retry_requested(fact),
             Fact::Parked { reason } => self.park(fact, reason),
             Fact::Finished { outcome, residue } => self.finish(fact, *outcome, residue),
         }?;
@@ -116,7 +116,6 @@ impl WorkflowState {
             {
                 let progress = &mut self.progress[step];
                 progress.attempt = attempt;
-                progress.first_started.get_or_insert(time);
                 progress.started = Some(time);
                 progress.ended = None;
                 progress.uncertain = true;
@@ -174,6 +173,7 @@ impl WorkflowState {
         let progress = &mut self.progress[step];
         progress.error = Some(error.clone());
         progress.ended = Some(time);
+        progress.failing_since.get_or_insert(time);
         match (error.class, retry_at) {
             // What nobody knows is asked for before anything else, also before giving up.
             (ErrorClass::Unknown, _) => {
@@ -200,6 +200,7 @@ impl WorkflowState {
         let progress = &mut self.progress[step];
         progress.uncertain = false;
         progress.ended = Some(time);
+        progress.probes_failing_since = None;
         match answer {
             Probe::Applied { output } => progress.found.push(output.result.clone()),
             Probe::Partly { made } => progress.found.push(made.clone()),
@@ -236,6 +237,7 @@ impl WorkflowState {
         attempt: Attempt,
         error: &Failure,
         retry_at: Option<Timestamp>,
+        time: Timestamp,
     ) -> Folded {
         let (step, rolling_back) = self.being_probed(fact, name, attempt)?;
         let probes = match &self.phase {
@@ -244,7 +246,9 @@ impl WorkflowState {
             }
             _ => 1,
         };
-        self.progress[step].error = Some(error.clone());
+        let progress = &mut self.progress[step];
+        progress.error = Some(error.clone());
+        progress.probes_failing_since.get_or_insert(time);
         let asking = |probes| {
             if rolling_back {
                 Phase::Compensating { step, stage: Stage::Probing { probes, not_before: retry_at } }
@@ -260,27 +264,25 @@ impl WorkflowState {
         Ok(())
     }
 
-    fn compensation_started(&mut self, fact: &Fact, name: &StepName, attempt: Attempt, time: Timestamp) -> Folded {
+    fn compensation_started(&mut self, fact: &Fact, name: &StepName, attempt: Attempt) -> Folded {
         match self.phase {
             // One that was interrupted is started again: compensations are safe to repeat.
             Phase::Compensating { step, stage: Stage::Ready { attempt: next, .. } }
                 if self.is(step, name) && next == attempt =>
             {
-                self.start_compensation(step, attempt, time)
+                self.start_compensation(step, attempt)
             }
             Phase::Compensating { step, stage: Stage::Running { attempt: interrupted } }
                 if self.is(step, name) && interrupted.next() == attempt =>
             {
-                self.start_compensation(step, attempt, time)
+                self.start_compensation(step, attempt)
             }
             _ => Err(self.misplaced(fact)),
         }
     }
 
-    fn start_compensation(&mut self, step: usize, attempt: Attempt, time: Timestamp) -> Folded {
-        let compensation = &mut self.progress[step].compensation;
-        compensation.attempt = attempt;
-        compensation.first_started.get_or_insert(time);
+    fn start_compensation(&mut self, step: usize, attempt: Attempt) -> Folded {
+        self.progress[step].compensation.attempt = attempt;
         self.phase = Phase::Compensating { step, stage: Stage::Running { attempt } };
         Ok(())
     }
@@ -302,9 +304,12 @@ impl WorkflowState {
         attempt: Attempt,
         error: &Failure,
         retry_at: Option<Timestamp>,
+        time: Timestamp,
     ) -> Folded {
         let step = self.being_compensated(fact, name, attempt)?;
-        self.progress[step].error = Some(error.clone());
+        let progress = &mut self.progress[step];
+        progress.error = Some(error.clone());
+        progress.compensation.failing_since.get_or_insert(time);
         let again = Phase::Compensating { step, stage: Stage::Ready { attempt: attempt.next(), not_before: retry_at } };
         self.phase = if retry_at.is_some() {
             again
@@ -339,6 +344,9 @@ impl WorkflowState {
             self.phase = Phase::Forced;
             return Ok(());
         }
+        if self.cancelled {
+            return Err(illegal(fact, "it is being cancelled already: retry it if it waits, or cancel it by force"));
+        }
         match self.phase.clone() {
             Phase::Compensating { .. } | Phase::CheckingResidue { .. } => {
                 return Err(illegal(fact, "it is being rolled back already"));
@@ -347,10 +355,12 @@ impl WorkflowState {
             Phase::Ready { step, .. } => self.cancel_before(step),
             Phase::Parked { resume, .. } | Phase::Parking { resume, .. } => match *resume {
                 Phase::Ready { step, .. } => self.cancel_before(step),
-                other => self.phase = other,
+                other => self.phase = self.forgiven(other),
             },
             // The attempt in hand ends first.
-            Phase::Running { .. } | Phase::Unsure { .. } | Phase::Finished { .. } => {}
+            Phase::Running { .. } | Phase::Finished { .. } => {}
+            // The sooner it is known what is there, the sooner it is gone.
+            unsure @ Phase::Unsure { .. } => self.phase = self.forgiven(unsure),
         }
         self.cancelled = true;
         self.paused = false;
@@ -374,10 +384,14 @@ impl WorkflowState {
             return Err(illegal(fact, "it is not paused"));
         }
         self.paused = false;
+        if let Phase::Ready { step, .. } = self.phase {
+            // A pause is not time in which anything was tried.
+            self.progress[step].failing_since = None;
+        }
         Ok(())
     }
 
-    fn retry_requested(&mut self, fact: &Fact, time: Timestamp) -> Folded {
+    fn retry_requested(&mut self, fact: &Fact) -> Folded {
         let next = match self.phase.clone() {
             Phase::Parked { resume, .. } | Phase::Parking { resume, .. } => *resume,
             waiting @ (Phase::Ready { not_before: Some(_), .. }
@@ -389,30 +403,33 @@ impl WorkflowState {
             }) => waiting,
             _ => return Err(illegal(fact, "it neither is parked nor waits for a retry time")),
         };
-        self.phase = self.forgiven(next, time);
+        self.phase = self.forgiven(next);
         Ok(())
     }
 
     /// `phase` without its wait, and with what was attempted so far not counting any more.
-    fn forgiven(&mut self, phase: Phase, time: Timestamp) -> Phase {
+    fn forgiven(&mut self, phase: Phase) -> Phase {
         match phase {
             Phase::Ready { step, attempt, .. } => {
                 let progress = &mut self.progress[step];
                 progress.forgiven = progress.attempt;
-                progress.first_started = None;
+                progress.failing_since = None;
                 self.failed = None;
                 Phase::Ready { step, attempt, not_before: None }
             }
             Phase::Unsure { step, attempt, .. } => {
                 let progress = &mut self.progress[step];
                 progress.forgiven = progress.attempt;
-                progress.first_started = Some(time);
+                progress.failing_since = None;
+                progress.probes_failing_since = None;
                 Phase::Unsure { step, attempt, probes: 0, not_before: None }
             }
             Phase::Compensating { step, stage } => {
-                let compensation = &mut self.progress[step].compensation;
+                let progress = &mut self.progress[step];
+                progress.probes_failing_since = None;
+                let compensation = &mut progress.compensation;
                 compensation.forgiven = compensation.attempt;
-                compensation.first_started = None;
+                compensation.failing_since = None;
                 let stage = match stage {
                     Stage::Probing { .. } => Stage::Probing { probes: 0, not_before: None },
                     Stage::Ready { attempt, .. } => Stage::Ready { attempt, not_before: None },
@@ -437,12 +454,15 @@ impl WorkflowState {
             (Phase::CheckingResidue { .. }, ParkReason::Residue { left }) if !left.is_empty() => {
                 Box::new(Phase::CheckingResidue { attempt: Attempt(1), not_before: None })
             }
-            // A crash took the last compensation that the policy allows.
+            // Crashes took the last compensation that the policy allows.
             (Phase::Compensating { step, stage: Stage::Running { attempt } }, ParkReason::CompensationFailing) => {
                 Box::new(Phase::Compensating {
                     step: *step,
                     stage: Stage::Ready { attempt: attempt.next(), not_before: None },
                 })
+            }
+            (ready @ Phase::Compensating { stage: Stage::Ready { .. }, .. }, ParkReason::CompensationFailing) => {
+                Box::new(ready.clone())
             }
             (Phase::Parked { .. } | Phase::Parking { .. } | Phase::Finished { .. }, _) => {
                 return Err(self.misplaced(fact));

@@ -329,7 +329,8 @@ fn catch_up(
 ) -> Result<(Ledger, u64), StoreError> {
     let head = reading::head(index)?;
     let (reached, token) = head.map(|header| (header.number, header.token)).unwrap_or_default();
-    let mut ledger = Ledger::at(token, (reached, head.map(|header| header.hash).unwrap_or_default()));
+    let time = head.map(|header| header.time).unwrap_or_default();
+    let mut ledger = Ledger::at(token, (reached, head.map(|header| header.hash).unwrap_or_default()), time);
     let from = segments.iter().rev().find(|(_, first, _)| *first <= reached.next());
     let from = from.expect("the first segment begins with commit 1");
     let mut payloads = LogReader::open_segment(log_dir, *from)?.payloads();

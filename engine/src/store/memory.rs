@@ -60,7 +60,7 @@ impl MemoryStore {
     fn open(data: Arc<Mutex<Data>>, now: Timestamp) -> Self {
         let mut held = data.lock().unwrap_or_else(PoisonError::into_inner);
         // What the ledger remembers of a workflow is folded again, as after a restart.
-        held.ledger = Ledger::at(held.ledger.token, held.ledger.head);
+        held.ledger = Ledger::at(held.ledger.token, held.ledger.head, held.ledger.time);
         let opening = held.ledger.open(now);
         held.map.apply(opening.changes);
         let token = held.ledger.token;

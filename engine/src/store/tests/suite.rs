@@ -198,10 +198,11 @@ fn a_creation_that_succeeds_is_created_and_holds_its_quota(bench: &impl Bench) {
     if let Fact::AttemptSucceeded { output, .. } = &mut facts[3] {
         output.record = Some(Json::of("endpoint").expect("it is JSON"));
     }
-    store.commit(vec![append(&store, id(1), 1, facts)], Timestamp::from_micros(9)).expect("the store works");
+    let later = NOW.after(std::time::Duration::from_micros(9));
+    store.commit(vec![append(&store, id(1), 1, facts)], later).expect("the store works");
     let created = record(&store, "acme", "search");
     assert_eq!((created.status, created.live, created.busy), (ServiceStatus::Created, true, false));
-    assert_eq!((created.created, created.updated), (NOW, Timestamp::from_micros(9)));
+    assert_eq!((created.created, created.updated), (NOW, later));
     assert_eq!(created.record, Some(Json::of("endpoint").expect("it is JSON")));
     assert_eq!((store.active().expect("it reads"), used(&store, "acme")), (vec![], held()));
     let listed = store.list(&ListQuery { limit: 9, ..ListQuery::default() }).expect("it reads");
