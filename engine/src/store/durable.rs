@@ -35,6 +35,9 @@ use crate::{
 /// Commits that are caught up in one batch.
 const CATCH_UP_COMMITS: usize = 256;
 
+/// With less room than for so many segments the ballast is given up: the log needs the next one, and the index as much.
+const ROOM_SEGMENTS: u64 = 2;
+
 /// Where and how a journal is kept.
 #[derive(Clone, Debug)]
 pub struct DurableOptions {
@@ -109,6 +112,9 @@ impl DurableStore {
     pub fn open(options: &DurableOptions) -> Result<(Self, OpenReport), StoreError> {
         let DurableOptions { dir, segment_bytes, .. } = options;
         let (lock, log_dir) = prepare(dir)?;
+        let mut space = Space::new(dir.clone(), options.disk_floor_bytes, options.ballast_bytes);
+        // Opening may need room too: for a healed segment, or to catch up.
+        space.look(segment_bytes.saturating_mul(ROOM_SEGMENTS));
         let mut report = OpenReport::default();
         let index_dir = index_dir(dir);
         let opened = match Indexed::open(&index_dir) {
@@ -127,11 +133,11 @@ impl DurableStore {
             }
         };
         let other = opened.as_ref().filter(|_| report.rebuilt.is_none()).map(|index| index as &dyn OtherCopy);
-        let asked = known.map(|header| header.number).unwrap_or_default();
-        let recovered = log::recover(&log_dir, *segment_bytes, other, asked)?;
+        let last = known.map(|header| header.number).unwrap_or_default();
+        let recovered = log::recover(&log_dir, *segment_bytes, other, last)?;
         let reached = recovered.head.map(|header| header.number).unwrap_or_default();
         if let Some(known) = known
-            && recovered.asked != Some(known.hash)
+            && recovered.known != Some(known.hash)
         {
             if known.number > reached {
                 let place = format!("commit {}, log", reached.next());
@@ -140,6 +146,9 @@ impl DurableStore {
                 return Err(StoreError::Damaged { place, detail });
             }
             report.rebuilt = Some(format!("commit {} is another than in the log", known.number));
+        }
+        if let Some(number) = recovered.contradicted {
+            report.rebuilt.get_or_insert(format!("commit {number} is another than in the log"));
         }
         let index = match opened {
             Some(index) if report.rebuilt.is_none() => index,
@@ -155,11 +164,11 @@ impl DurableStore {
         (ledger, report.caught_up) = catch_up(&index, &log_dir, &segments)?;
         tell(&report);
         let previous = ledger.head.1;
+        index.begin()?;
         let opening = ledger.open(options.now);
         log.append(opening.header.number, previous, &opening.payload)?;
         index.apply(&opening.changes)?;
         let (token, head) = (ledger.token, Mutex::new(ledger.head));
-        let space = Space::new(dir.clone(), options.disk_floor_bytes, options.ballast_bytes);
         let writer = Writer { ledger, log, space, segment_bytes: *segment_bytes, stopped: false, _lock: lock };
         Ok((Self { index, token, head, writer: Mutex::new(writer) }, report))
     }
@@ -191,8 +200,7 @@ impl DurableStore {
 
 impl Writer {
     fn commit(&mut self, index: &Indexed, appends: Vec<Append>, now: Timestamp) -> Result<Answers, StoreError> {
-        // A commit fits into what is left of this segment or needs another one.
-        let low = self.space.look(self.segment_bytes.saturating_mul(2));
+        let low = self.space.look(self.segment_bytes.saturating_mul(ROOM_SEGMENTS));
         let Some(free_bytes) = low else { return self.make_durable(index, appends, now) };
         let floor_bytes = self.space.floor_bytes();
         let is_new = |append: &Append| matches!(append.facts.first(), Some(Fact::Submitted(_)));

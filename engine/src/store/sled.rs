@@ -140,12 +140,25 @@ impl Indexed {
         })
     }
 
+    /// From here on it may lack what was acknowledged, until it is closed. On disk before anything is acknowledged.
+    pub(super) fn begin(&self) -> Result<(), StoreError> {
+        if !self.complete {
+            return Ok(());
+        }
+        self.guarded(|| self.db.remove(AT_REST_KEY))?;
+        self.sync()
+    }
+
     /// Brings it to rest: from here on it is known to have everything.
     pub(super) fn close(&self) -> Result<(), StoreError> {
-        self.guarded(|| {
-            self.db.insert(AT_REST_KEY, &[LAYOUT])?;
-            self.db.flush()
-        })?;
+        // First what it says it has, then that it has it.
+        self.sync()?;
+        self.guarded(|| self.db.insert(AT_REST_KEY, &[LAYOUT]))?;
+        self.sync()
+    }
+
+    fn sync(&self) -> Result<(), StoreError> {
+        self.guarded(|| self.db.flush())?;
         // Its own flush calls no fsync.
         let synced = File::open(self.path.join("db")).and_then(|file| file.sync_all());
         synced.map_err(|source| StoreError::Io { action: "sync", path: self.path.clone(), source })
@@ -196,10 +209,14 @@ impl Indexed {
         }
     }
 
-    /// Runs `call`; a panic or an error of sled's makes this copy suspect.
+    /// Runs `call`; a panic, or an error that is not the disk's, makes this copy suspect.
     fn guarded<T>(&self, call: impl FnOnce() -> ::sled::Result<T>) -> Result<T, StoreError> {
         let detail = match catch_unwind(AssertUnwindSafe(call)) {
             Ok(Ok(value)) => return Ok(value),
+            // A full disk has not room for another copy either.
+            Ok(Err(::sled::Error::Io(source))) => {
+                return Err(StoreError::Io { action: "keep the index in", path: self.path.clone(), source });
+            }
             Ok(Err(error)) => error.to_string(),
             Err(panic) => panicked(&*panic),
         };

@@ -1,12 +1,19 @@
-//! A frame: length, CRC-32C, payload. One commit each.
+//! A frame: length, CRC-32C, payload, and a last byte that is not zero. One commit each.
 //!
 //! - The checksum covers the length too: a damaged length is not believed.
-//! - What a frame is written over is zero, so that a write which power loss has torn shows: a sector of it is still zero.
+//! - What a frame is written over is zero, so that a write which was cut short shows: its end, or a sector of it, is
+//!   still zero. What is wrong and was written whole was damaged, and is never taken for a write that was cut short.
 
 use crate::journal::codec;
 
 /// Length and checksum.
-pub(super) const HEAD_BYTES: usize = 8;
+const HEAD_BYTES: usize = 8;
+
+/// The last byte: where it is missing, the write did not get that far.
+const END: u8 = 0xe5;
+
+/// What a frame has beside its payload.
+pub(super) const OVERHEAD_BYTES: usize = HEAD_BYTES + 1;
 
 /// What a disk writes whole or not at all.
 const SECTOR_BYTES: usize = 512;
@@ -24,10 +31,11 @@ pub(super) enum Found<'a> {
 
 pub(super) fn encode(payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len()).expect("a commit is bounded well below 4 GiB").to_le_bytes();
-    let mut frame = Vec::with_capacity(HEAD_BYTES + payload.len());
+    let mut frame = Vec::with_capacity(OVERHEAD_BYTES + payload.len());
     frame.extend(length);
     frame.extend(checksum(&length, payload).to_le_bytes());
     frame.extend_from_slice(payload);
+    frame.push(END);
     frame
 }
 
@@ -48,8 +56,8 @@ fn parse(bytes: &[u8]) -> Option<&[u8]> {
     if payload_bytes == 0 {
         return None;
     }
-    let payload = rest.get(..payload_bytes)?;
-    (checksum(length, payload) == u32::from_le_bytes(*found)).then_some(payload)
+    let (payload, end) = rest.get(..payload_bytes + 1)?.split_at(payload_bytes);
+    (end == [END] && checksum(length, payload) == u32::from_le_bytes(*found)).then_some(payload)
 }
 
 fn checksum(length: &[u8; 4], payload: &[u8]) -> u32 {
@@ -71,18 +79,25 @@ pub(super) fn last_written(bytes: &[u8]) -> Option<usize> {
     None
 }
 
-/// Whether what stands at `offset` can be a write that power loss has torn: nothing follows it, and a sector of it was
-/// never written. What was written whole and is wrong now was damaged.
+/// Whether what stands at `offset` can be a write that was cut short: nothing follows it, and its end or a sector of it
+/// was never written.
 pub(super) fn is_torn(bytes: &[u8], offset: usize) -> bool {
-    let Some(last) = last_written(&bytes[offset..]).map(|last| offset + last) else { return false };
-    let claimed = bytes[offset..].first_chunk::<4>().map_or(0, |length| u32::from_le_bytes(*length) as usize);
-    let claimed_end = offset + HEAD_BYTES + claimed;
-    let known = claimed > 0 && claimed_end <= bytes.len();
-    if (known && last >= claimed_end) || follows(bytes, offset + 1) {
+    let written = &bytes[offset..];
+    let Some(last) = last_written(written) else { return false };
+    if follows(bytes, offset + 1) || is_whole_but_for_its_length(&written[..=last]) {
         return false;
     }
-    let end = if known { claimed_end } else { last + 1 };
+    let claimed = written.first_chunk::<4>().map_or(0, |length| u32::from_le_bytes(*length) as usize);
+    let claimed_end = claimed.saturating_add(OVERHEAD_BYTES);
+    let plausible = claimed > 0 && claimed_end <= written.len();
+    if plausible && last >= claimed_end {
+        return false;
+    }
+    if plausible && last + 1 < claimed_end {
+        return true;
+    }
     let mut from = offset;
+    let end = offset + last + 1;
     while from < end {
         let to = ((from / SECTOR_BYTES + 1) * SECTOR_BYTES).min(end);
         if bytes[from..to].iter().all(|byte| *byte == 0) {
@@ -91,6 +106,14 @@ pub(super) fn is_torn(bytes: &[u8], offset: usize) -> bool {
         from = to;
     }
     false
+}
+
+/// Whether these bytes are a frame whose length was damaged: the checksum is right for the length that it has.
+fn is_whole_but_for_its_length(written: &[u8]) -> bool {
+    let Some((head, rest)) = written.split_first_chunk::<HEAD_BYTES>() else { return false };
+    let Some((&END, payload)) = rest.split_last() else { return false };
+    let length = u32::try_from(payload.len()).unwrap_or(u32::MAX).to_le_bytes();
+    checksum(&length, payload).to_le_bytes() == head[4..]
 }
 
 /// Whether there is a whole frame anywhere from `offset` on.
@@ -115,38 +138,52 @@ mod tests {
     #[test]
     fn frames_are_read_back_until_the_end() {
         let bytes = segment(&[b"one", b"two"]);
-        assert_eq!(
-            (at(&bytes, 0), at(&bytes, 11), at(&bytes, 22)),
-            (Found::Frame(b"one"), Found::Frame(b"two"), Found::End)
-        );
-        assert_eq!(at(&bytes, bytes.len()), Found::End);
+        let found = [0, 12, 24, bytes.len()].map(|offset| at(&bytes, offset));
+        assert_eq!(found, [Found::Frame(b"one"), Found::Frame(b"two"), Found::End, Found::End]);
     }
 
     #[test]
     fn every_flipped_bit_of_a_frame_is_noticed_and_is_no_torn_write() {
-        let payload = vec![0x5a; 1000];
-        let whole = segment(&[&payload]);
-        for bit in 0..(HEAD_BYTES + payload.len()) * 8 {
-            let mut bytes = whole.clone();
-            bytes[bit / 8] ^= 1 << (bit % 8);
-            assert_eq!(at(&bytes, 0), Found::Bad, "bit {bit}");
-            // A length that names more than was written looks like the rest is missing: the other copy tells.
-            assert!(!is_torn(&bytes, 0) || bit / 8 < 4, "bit {bit}");
+        // Also where its last bytes are zero.
+        for payload in [vec![0x5a; 1000], [vec![0x5a; 300], vec![0; 3]].concat()] {
+            let whole = segment(&[&payload]);
+            for bit in 0..(OVERHEAD_BYTES + payload.len()) * 8 {
+                let mut bytes = whole.clone();
+                bytes[bit / 8] ^= 1 << (bit % 8);
+                assert_eq!(at(&bytes, 0), Found::Bad, "bit {bit}");
+                assert!(!is_torn(&bytes, 0), "bit {bit}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_frame_that_ends_too_early_is_torn() {
+        for payload in [vec![0x5a; 900], [vec![0x5a; 40], vec![0; 3]].concat()] {
+            let whole = segment(&[b"before", &payload]);
+            let (start, end) = (6 + OVERHEAD_BYTES, 6 + 2 * OVERHEAD_BYTES + payload.len());
+            for written in start + 1..end {
+                let mut bytes = whole.clone();
+                bytes[written..].fill(0);
+                assert_eq!(
+                    at(&bytes, start),
+                    if last_written(&bytes[start..]).is_some() { Found::Bad } else { Found::End }
+                );
+                assert!(is_torn(&bytes, start) || at(&bytes, start) == Found::End, "{written} of {end}");
+            }
         }
     }
 
     #[test]
     fn a_frame_that_lacks_any_of_its_sectors_is_torn_unless_something_follows() {
         let payload = vec![0x5a; 3000];
+        let (start, end) = (6 + OVERHEAD_BYTES, 6 + 2 * OVERHEAD_BYTES + payload.len());
         for missing in 0..6 {
             let mut bytes = segment(&[b"before", &payload]);
-            let start = (missing * SECTOR_BYTES).max(14);
-            bytes[start..((missing + 1) * SECTOR_BYTES).min(14 + 3008)].fill(0);
-            assert_eq!(at(&bytes, 14), Found::Bad);
-            assert!(is_torn(&bytes, 14), "sector {missing}");
-            let later = 14 + HEAD_BYTES + payload.len();
-            bytes[later..later + 11].copy_from_slice(&encode(b"end"));
-            assert!(missing == 0 || !is_torn(&bytes, 14), "sector {missing}");
+            bytes[(missing * SECTOR_BYTES).max(start)..((missing + 1) * SECTOR_BYTES).min(end)].fill(0);
+            assert_eq!(at(&bytes, start), Found::Bad);
+            assert!(is_torn(&bytes, start), "sector {missing}");
+            bytes[end..end + 3 + OVERHEAD_BYTES].copy_from_slice(&encode(b"end"));
+            assert!(missing == 0 || !is_torn(&bytes, start), "sector {missing}");
         }
     }
 }

@@ -124,7 +124,7 @@ pub(super) fn frames_of(segment: &[u8]) -> Vec<(CommitNumber, std::ops::Range<us
     let mut offset = HEADER_BYTES;
     while let frame::Found::Frame(payload) = frame::at(segment, offset) {
         let number = crate::journal::codec::decode_header(payload).expect("it is a commit").number;
-        let end = offset + frame::HEAD_BYTES + payload.len();
+        let end = offset + frame::OVERHEAD_BYTES + payload.len();
         frames.push((number, offset..end));
         offset = end;
     }

@@ -4,7 +4,8 @@
 //! - What it returns is checked: frame, hashes, order. Whether facts are legal, [`super::super::Verifier`] tells.
 
 use std::{
-    fs,
+    fs::{self, File},
+    os::unix::fs::FileExt,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -83,7 +84,7 @@ impl LogReader {
     fn commit(&mut self) -> Result<Option<Commit>, BadPlace> {
         let before = self.previous;
         let Some((_, payload)) = self.step()? else { return Ok(None) };
-        let offset = (self.offset - frame::HEAD_BYTES - payload.len()) as u64;
+        let offset = (self.offset - frame::OVERHEAD_BYTES - payload.len()) as u64;
         let (file, _) = self.place();
         codec::decode_commit(&payload, before).map(Some).map_err(|bad| bad.in_file(file, offset))
     }
@@ -135,6 +136,10 @@ impl LogReader {
     }
 
     fn look_again(&mut self) -> Result<(), BadPlace> {
+        // A frame is written from its beginning on: where that is still zero, there is nothing new to read.
+        if frame::at(&self.bytes, self.offset) == Found::End && !self.has_begun() {
+            return Ok(());
+        }
         for look in 0..LOOKS {
             if look > 0 {
                 std::thread::sleep(BETWEEN_LOOKS);
@@ -145,6 +150,14 @@ impl LogReader {
             }
         }
         Ok(())
+    }
+
+    /// Whether anything stands at the offset on disk by now.
+    fn has_begun(&self) -> bool {
+        let mut head = [0; 8];
+        let read = File::open(self.path(self.segment)).and_then(|file| file.read_at(&mut head, self.offset as u64));
+        // What cannot be read is told when it is read whole.
+        read.is_err() || head != [0; 8]
     }
 
     fn enter(&mut self, segment: u64) -> Result<(), BadPlace> {
@@ -176,7 +189,7 @@ impl LogReader {
         if header.number != self.next {
             return Err(self.bad(format!("commit {} stands here", header.number)));
         }
-        self.offset += frame::HEAD_BYTES + payload.len();
+        self.offset += frame::OVERHEAD_BYTES + payload.len();
         (self.next, self.previous) = (header.number.next(), header.hash);
         Ok((header.number, payload))
     }

@@ -29,9 +29,12 @@ pub(in crate::store) trait OtherCopy {
     /// The bytes of this commit as they were framed, if this copy has it.
     fn payload(&self, number: CommitNumber) -> Option<Vec<u8>>;
 
-    /// Whether it was brought to rest: then it has every commit that was acknowledged.
+    /// Whether it was brought to rest: then it has every commit that was acknowledged, as it was.
     fn is_complete(&self) -> bool;
 }
+
+/// What was not brought to rest may have lost some of what it wrote: its last commits are compared with the log's.
+const COMPARED_COMMITS: u64 = 20_000;
 
 /// What was never acknowledged, and is gone.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,19 +54,21 @@ pub(in crate::store) struct Recovered {
     pub(in crate::store) head: Option<Commit>,
     /// Each segment: its number, the number of its first commit, and the hash before that.
     pub(in crate::store) segments: Vec<(u64, CommitNumber, Hash)>,
-    /// The hash of the commit that was asked for.
-    pub(in crate::store) asked: Option<Hash>,
+    /// The hash of the last commit of the other copy, as the log has it.
+    pub(in crate::store) known: Option<Hash>,
+    /// The first commit of which the other copy has other bytes.
+    pub(in crate::store) contradicted: Option<CommitNumber>,
     /// Where frames or headers were put back from the other copy.
     pub(in crate::store) healed: Vec<String>,
     pub(in crate::store) cut: Option<Cut>,
 }
 
-/// Opens the log in `dir`, which exists. `asked` is the commit whose hash the caller wants to know.
+/// Opens the log in `dir`, which exists. `known` is the last commit of the other copy.
 pub(in crate::store) fn recover(
     dir: &Path,
     segment_bytes: u64,
     other: Option<&dyn OtherCopy>,
-    asked: CommitNumber,
+    known: CommitNumber,
 ) -> Result<Recovered, StoreError> {
     segment::remove_unfinished(dir)?;
     let found = segment::list(dir)?;
@@ -79,7 +84,8 @@ pub(in crate::store) fn recover(
         next: CommitNumber(1),
         head: None,
         previous: Hash::default(),
-        asked: (asked, None),
+        known: (known, None),
+        contradicted: None,
         segments: Vec::new(),
         healed: Vec::new(),
         cut: None,
@@ -142,7 +148,8 @@ struct Walk<'a> {
     next: CommitNumber,
     head: Option<Commit>,
     previous: Hash,
-    asked: (CommitNumber, Option<Hash>),
+    known: (CommitNumber, Option<Hash>),
+    contradicted: Option<CommitNumber>,
     segments: Vec<(u64, CommitNumber, Hash)>,
     healed: Vec<String>,
     cut: Option<Cut>,
@@ -150,11 +157,11 @@ struct Walk<'a> {
 
 impl Walk<'_> {
     fn done(self, log: CommitLog) -> Recovered {
-        let Self { head, mut segments, asked, healed, cut, .. } = self;
+        let Self { head, mut segments, known, contradicted, healed, cut, .. } = self;
         if segments.is_empty() {
             segments.push((log.segment, CommitNumber(1), Hash::default()));
         }
-        Recovered { log, head, segments, asked: asked.1, healed, cut }
+        Recovered { log, head, segments, known: known.1, contradicted, healed, cut }
     }
 
     /// Reads one segment, heals it where that is needed, and returns where its last frame ends.
@@ -222,10 +229,8 @@ impl Walk<'_> {
                 );
             }
             let commit = codec::decode_header(&payload).expect("it was decoded when it was found to be the next");
-            offset += frame::HEAD_BYTES + payload.len();
-            if self.asked.0 == commit.number {
-                self.asked.1 = Some(commit.hash);
-            }
+            offset += frame::OVERHEAD_BYTES + payload.len();
+            self.compare(&commit, &payload);
             (self.next, self.previous, self.head) = (commit.number.next(), commit.hash, Some(commit));
             payloads.push(payload);
         }
@@ -239,6 +244,19 @@ impl Walk<'_> {
             prepared.finish(self.dir, (segment, first, previous), &frames)?;
         }
         Ok(offset as u64)
+    }
+
+    fn compare(&mut self, commit: &Commit, payload: &[u8]) {
+        let last = self.known.0;
+        if commit.number == last {
+            self.known.1 = Some(commit.hash);
+        }
+        let is_compared = commit.number <= last && last.0 - commit.number.0 < COMPARED_COMMITS;
+        if let Some(other) = self.other.filter(|other| is_compared && !other.is_complete())
+            && other.payload(commit.number).as_deref() != Some(payload)
+        {
+            self.contradicted.get_or_insert(commit.number);
+        }
     }
 
     fn is_next(&self, found: &Found<'_>) -> bool {

@@ -324,7 +324,7 @@ fn a_write_that_was_torn_is_cut_and_told_and_what_stands_before_it_stays() {
     // A frame of 1,000 bytes of which the first sector, a middle one or the last never reached the disk.
     let room = 1_000.min(whole.len() - end);
     let mut torn = vec![0x5a; room];
-    torn[..4].copy_from_slice(&(room as u32 - 8).to_le_bytes());
+    torn[..4].copy_from_slice(&(room as u32 - 9).to_le_bytes());
     let sector = |nth: usize| (((end / 512 + nth) * 512).max(end) - end, ((end / 512 + nth + 1) * 512 - end).min(room));
     for missing in 0..(end + room).div_ceil(512) - end / 512 {
         let (from, to) = sector(missing);

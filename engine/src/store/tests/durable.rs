@@ -159,6 +159,23 @@ fn a_derived_key_that_differs_from_a_rebuild_is_found() {
     assert!(check_index(dir.path()).expect("it reads").differences.is_empty());
 }
 
+/// Sled syncs nothing by itself: a power cut may take any of what it wrote last.
+#[test]
+fn an_index_that_lost_some_of_what_it_wrote_is_made_again() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let store = open(dir.path());
+    run(&store, 1, submitted(Effect::Create, "acme", "search"), success());
+    run(&store, 2, submitted(Effect::Create, "acme", "other"), success());
+    drop(store);
+    let index = Indexed::open(&index_dir(dir.path())).expect("it opens");
+    let lost = Changes::from([(crate::journal::keys::append(id(1), crate::ids::Sequence(2)), None)]);
+    index.apply(&lost).expect("it works");
+    drop(index);
+    let (store, report) = DurableStore::open(&small(dir.path())).expect("it opens");
+    assert_eq!(report.rebuilt.as_deref(), Some("commit 3 is another than in the log"));
+    assert_eq!(store.workflow(id(1)).expect("it reads").len(), 6);
+}
+
 /// Ten steps of nothing, 300 bytes of output each: 22 entries in 12 appends.
 fn ten_steps(store: &DurableStore, numbers: std::ops::Range<u64>) {
     let names = [
