@@ -65,6 +65,9 @@ pub(crate) async fn run(settings: Settings, testing: Testing, cluster: Cluster) 
     app.stopping.cancel();
     let _ = serving.await;
     let _ = std::fs::remove_file(&port_file);
+    if ended.is_ok() {
+        tracing::info!("ended");
+    }
     ended.map(|()| ExitCode::SUCCESS)
 }
 

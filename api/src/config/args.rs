@@ -20,7 +20,7 @@ Every setting can also be given as a variable (CAIRN_PORT=9000) or in a file (--
 
 /// Creates Elasticsearch clusters on Kubernetes as durable workflows: every creation completes or leaves nothing.
 #[derive(Debug, Parser)]
-#[command(name = "cairn", version, about, after_help = EXAMPLES, arg_required_else_help = true)]
+#[command(name = "cairn", version, after_help = EXAMPLES, arg_required_else_help = true)]
 pub(crate) struct Args {
     #[command(subcommand)]
     pub(crate) command: Command,
