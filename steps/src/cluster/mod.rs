@@ -224,6 +224,33 @@ impl Cluster {
         applied.map_err(|error| step_error(Asked::Write, &format!("apply {at}"), &error))
     }
 
+    /// Sets the replicas of a workload that this workflow made to 0, whoever has set them to what they are. Only this one field
+    /// is sent: an apply of the whole intent would run into every field that others have taken over since.
+    ///
+    /// False if there is nothing to do: it is gone, going, somebody else's, or at 0 already.
+    ///
+    /// # Errors
+    /// [`StepError`], by the table of [`errors`].
+    pub async fn scale_to_none(&self, made: &Made, workflow: &str) -> Result<bool, StepError> {
+        let Some(kind) = made.kind() else { return Ok(false) };
+        let namespace = made.namespace.as_deref();
+        let Found::Ours(found) = self.find(kind, namespace, &made.name, workflow).await? else { return Ok(false) };
+        let going = found.metadata.deletion_timestamp.is_some();
+        if going || found.metadata.uid.as_deref() != Some(&made.uid) || found.data["spec"]["replicas"] == 0 {
+            return Ok(false);
+        }
+        // The UID is a condition: it cannot be changed, so the server refuses the patch of another object.
+        let patch = serde_json::json!({"metadata": {"uid": made.uid}, "spec": {"replicas": 0}});
+        let params = PatchParams { field_manager: Some(names::FIELD_MANAGER.to_owned()), ..PatchParams::default() };
+        match self.api(kind, namespace).patch(&made.name, &params, &Patch::Merge(&patch)).await {
+            Ok(_) => Ok(true),
+            Err(kube::Error::Api(status)) if status.code == 404 => Ok(false),
+            Err(error) => {
+                Err(step_error(Asked::Write, &format!("scale {}", place(kind, namespace, &made.name)), &error))
+            }
+        }
+    }
+
     fn api(&self, kind: Kind, namespace: Option<&str>) -> Api<DynamicObject> {
         let resource = kind.api_resource();
         match namespace {

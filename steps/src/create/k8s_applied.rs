@@ -36,11 +36,7 @@ impl Step for K8sApplied {
     }
 
     async fn compensate(&self, cx: &StepContext) -> Result<String, StepError> {
-        let plan = Plan::of(cx)?;
-        if plan.owns_namespace(cx, &self.cluster).await? {
-            return Ok("goes with the namespace".to_owned());
-        }
-        plan.take_back(cx, &self.cluster).await
+        Plan::of(cx)?.take_back(cx, &self.cluster).await
     }
 }
 

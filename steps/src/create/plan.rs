@@ -141,11 +141,15 @@ impl Plan {
         })
     }
 
-    /// Deletes what this step made.
+    /// Deletes what this step made, unless the namespace is ours: then all of it goes with that, and one object that cannot
+    /// be deleted by itself parks nobody.
     pub(super) async fn take_back(&self, cx: &StepContext, cluster: &Cluster) -> Result<String, StepError> {
         let made = made_by_this_step(cx);
         if made.is_empty() {
             return Ok("nothing was made".to_owned());
+        }
+        if self.owns_namespace(cx, cluster).await? {
+            return Ok("goes with the namespace".to_owned());
         }
         let mut deleted = 0;
         let mut left_alone = Vec::new();
@@ -168,8 +172,8 @@ impl Plan {
 
     /// Whether the namespace is this workflow's to delete: then everything in it goes with it.
     pub(super) async fn owns_namespace(&self, cx: &StepContext, cluster: &Cluster) -> Result<bool, StepError> {
-        let mut journaled = cx.made_by_all().into_iter().flat_map(made_in);
-        let Some(namespace) = journaled.rfind(|made| made.kind() == Some(Kind::Namespace)) else {
+        let journaled = made_by_all(cx);
+        let Some(namespace) = journaled.into_iter().rfind(|made| made.kind() == Some(Kind::Namespace)) else {
             return Ok(false);
         };
         match cluster.find(Kind::Namespace, None, &namespace.name, &self.workflow).await? {
@@ -181,8 +185,17 @@ impl Plan {
 
 /// What this step is known to have made: each object once, in the order of making.
 pub(super) fn made_by_this_step(cx: &StepContext) -> Vec<Made> {
+    made_in_all(cx.made())
+}
+
+/// The same of every step.
+pub(super) fn made_by_all(cx: &StepContext) -> Vec<Made> {
+    made_in_all(cx.made_by_all())
+}
+
+fn made_in_all(results: Vec<&Json>) -> Vec<Made> {
     let mut all: Vec<Made> = Vec::new();
-    for made in cx.made().into_iter().flat_map(made_in) {
+    for made in results.into_iter().flat_map(made_in) {
         if !all.contains(&made) {
             all.push(made);
         }

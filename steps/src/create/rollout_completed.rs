@@ -6,12 +6,12 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use cairn_engine::{Output, Probe, RetryPolicy, Step, StepContext, StepError, StepName};
+use cairn_engine::{ErrorClass, Output, Probe, RetryPolicy, Step, StepContext, StepError, StepName};
 use serde::Serialize;
 
-use super::plan::{Plan, Seen};
+use super::plan::{Plan, Seen, made_by_all};
 use crate::cluster::rollout::{Awaited, RolledOut, RolloutRules};
-use crate::cluster::{Cluster, Found, made};
+use crate::cluster::{Cluster, Made, made};
 use crate::names;
 use crate::render::{Kind, Object, Through};
 
@@ -75,23 +75,30 @@ impl Step for RolloutCompleted {
 
     async fn compensate(&self, cx: &StepContext) -> Result<String, StepError> {
         let plan = Plan::of(cx)?;
-        let mut scaled = Vec::new();
-        // As the step before left them. Only what is there and ours: an apply would make what is gone anew.
-        for object in workloads(&plan, Through::GpuConfigured) {
-            let found =
-                self.cluster.find(object.kind, object.namespace.as_deref(), &object.name, &plan.workflow).await?;
-            if let Found::Ours(found) = found
-                && found.metadata.deletion_timestamp.is_none()
-                && journaled(cx, &object, found.metadata.uid.as_deref())
-            {
-                self.cluster.apply(&object, &plan.workflow).await?;
-                scaled.push(object.to_string());
+        let ours_to_delete = plan.owns_namespace(cx, &self.cluster).await?;
+        let (mut scaled, mut refused) = (Vec::new(), Vec::new());
+        for one in workloads_made(cx) {
+            match self.cluster.scale_to_none(&one, &plan.workflow).await {
+                Ok(true) => scaled.push(format!("{}/{}", one.kind, one.name)),
+                Ok(false) => {}
+                // It goes all the same, with the namespace or with what k8s_applied made: a refusal here must not keep the
+                // rollback from getting there.
+                Err(error) if ours_to_delete || error.failure.class == ErrorClass::Permanent => {
+                    refused.push(error.to_string());
+                }
+                Err(error) => return Err(error),
             }
         }
-        if scaled.is_empty() {
-            return Ok("nothing was running".to_owned());
+        let mut message = match scaled.is_empty() {
+            true if refused.is_empty() => "nothing was running".to_owned(),
+            true => "scaled nothing to 0".to_owned(),
+            false => format!("scaled {} to 0", scaled.join(" and ")),
+        };
+        if !refused.is_empty() {
+            let deleted_with = if ours_to_delete { "the namespace" } else { "what k8s_applied made" };
+            message.push_str(&format!("; goes with {deleted_with}: {}", refused.join("; ")));
         }
-        Ok(format!("scaled {} to 0", scaled.join(" and ")))
+        Ok(message)
     }
 }
 
@@ -103,11 +110,11 @@ fn formed(plan: &Plan) -> Vec<Object> {
     plan.objects(Through::Formed, &[Kind::ConfigMap])
 }
 
-/// Whether an earlier step is on record as having made this very object.
-fn journaled(cx: &StepContext, object: &Object, uid: Option<&str>) -> bool {
-    let all = cx.made_by_all().into_iter().filter_map(|result| result.read::<super::plan::Objects>().ok());
-    all.flat_map(|objects| objects.made)
-        .any(|made| made.kind() == Some(object.kind) && made.name == object.name && Some(made.uid.as_str()) == uid)
+/// The workloads that this workflow is on record as having made: each once.
+fn workloads_made(cx: &StepContext) -> Vec<Made> {
+    let mut workloads = made_by_all(cx);
+    workloads.retain(|made| matches!(made.kind(), Some(Kind::StatefulSet | Kind::Deployment)));
+    workloads
 }
 
 fn output(workloads: Vec<RolledOut>) -> Result<Output, StepError> {

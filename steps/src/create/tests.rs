@@ -3,6 +3,7 @@
 
 mod bench;
 mod faults;
+mod rollback;
 mod steps;
 
 use cairn_engine::{ErrorClass, Probe};

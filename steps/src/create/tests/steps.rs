@@ -16,7 +16,7 @@ fn objects(bench: &Bench, kind: &str) -> Vec<Value> {
     bench.sandbox.objects().into_iter().filter(|object| object["kind"] == kind).collect()
 }
 
-fn api(bench: &Bench, kind: Kind) -> kube::Api<kube::api::DynamicObject> {
+pub(super) fn api(bench: &Bench, kind: Kind) -> kube::Api<kube::api::DynamicObject> {
     kube::Api::namespaced_with(bench.sandbox.client(), "acme--search", &kind.api_resource())
 }
 
