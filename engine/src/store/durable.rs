@@ -228,7 +228,7 @@ type Answers = Vec<Result<Vec<Entry>, Refusal>>;
 impl Store for DurableStore {
     fn commit(&self, appends: Vec<Append>, now: Timestamp) -> Result<Answers, StoreError> {
         let mut writer = self.writer()?;
-        if writer.stopped {
+        if writer.stopped || self.index.has_failed() {
             return Err(StoreError::Stopped);
         }
         // Until all has gone well, nothing has: a panic on the way stops the store too.

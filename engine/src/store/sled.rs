@@ -13,7 +13,10 @@ use std::{
     ops::ControlFlow,
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
-    sync::mpsc,
+    sync::{
+        atomic::{AtomicBool, Ordering},
+        mpsc,
+    },
     time::{Duration, Instant},
 };
 
@@ -66,6 +69,8 @@ pub(super) struct Indexed {
     suspect: PathBuf,
     /// It was brought to rest when it was last open.
     complete: bool,
+    /// It panicked, or lost something: nothing vouches for what it answers.
+    failed: AtomicBool,
 }
 
 impl Indexed {
@@ -78,7 +83,13 @@ impl Indexed {
         if suspect.exists() {
             return Err(fs::read_to_string(&suspect).unwrap_or_default());
         }
-        let mut opened = Self { db: open_db(path)?, path: path.to_owned(), suspect, complete: false };
+        let mut opened = Self {
+            db: open_db(path)?,
+            path: path.to_owned(),
+            suspect,
+            complete: false,
+            failed: AtomicBool::new(false),
+        };
         opened.examine().map_err(|error| error.to_string())?;
         opened.complete =
             opened.guarded(|| opened.db.remove(AT_REST_KEY)).map_err(|error| error.to_string())?.is_some();
@@ -164,6 +175,11 @@ impl Indexed {
         synced.map_err(|source| StoreError::Io { action: "sync", path: self.path.clone(), source })
     }
 
+    /// Whether it failed since it was opened: nothing may be decided by what it answers.
+    pub(super) fn has_failed(&self) -> bool {
+        self.failed.load(Ordering::Relaxed)
+    }
+
     /// Sees whether it can be read, and is of the layout that is known here.
     fn examine(&self) -> Result<(), StoreError> {
         let known = [LAYOUT, index::VERSION];
@@ -221,6 +237,7 @@ impl Indexed {
             Err(panic) => panicked(&*panic),
         };
         tracing::error!(detail, "the journal's index failed: it will be set aside and made again at the next start");
+        self.failed.store(true, Ordering::Relaxed);
         // Where even that cannot be written, the next open finds out for itself.
         let _ = fs::write(&self.suspect, &detail);
         Err(StoreError::Index(detail))

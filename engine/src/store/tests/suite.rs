@@ -2,7 +2,7 @@
 
 use crate::{
     fact::{Amounts, Effect, Fact, OnFailure, Outcome, ParkReason, Submitted},
-    ids::{Attempt, CommitNumber, FencingToken, Json, Sequence, Timestamp},
+    ids::{Attempt, CommitNumber, FencingToken, Json, Sequence},
     store::{
         Append, DurableStore, ListQuery, MemoryStore, Refusal, ServiceRecord, ServiceStatus, Store,
         tests::samples::{
@@ -89,6 +89,7 @@ on_every_store! {
     lists_come_newest_first_in_pages
     a_restart_keeps_everything
     commits_come_in_pages
+    a_clock_that_goes_back_leaves_the_times_in_order
 }
 
 fn create(tenant: &str, service: &str) -> Submitted {
@@ -448,4 +449,16 @@ fn commits_come_in_pages(bench: &impl Bench) {
         commits.into_iter().map(|commit| commit.number.0).collect::<Vec<_>>()
     };
     assert_eq!((numbers(0, 2), numbers(2, 9), numbers(3, 9), numbers(9, 9)), (vec![1, 2], vec![3], vec![], vec![]));
+}
+
+fn a_clock_that_goes_back_leaves_the_times_in_order(bench: &impl Bench) {
+    let store = bench.open();
+    let later = NOW.after(std::time::Duration::from_secs(3600));
+    let submission = append(&store, id(1), 0, vec![Fact::Submitted(create("acme", "search"))]);
+    store.commit(vec![submission], later).expect("the store works");
+    let store = bench.reopen(store);
+    commit_one(&store, append(&store, id(1), 1, success())).expect("it is admitted");
+    let commits = store.commits(CommitNumber(0), usize::MAX).expect("it reads");
+    assert!(commits.is_sorted_by_key(|commit| commit.time));
+    assert_eq!(commits.last().map(|commit| commit.time), Some(later));
 }
