@@ -56,8 +56,10 @@ async fn dev(args: DevArgs) -> anyhow::Result<ExitCode> {
         return engine::run(settings, args.testing, cluster::at(url)?).await;
     }
     let running = RunningSandbox::start(&settings.data, args.sandbox_port, &args.cluster).await?;
-    println!("sandbox cluster at http://{}", running.address);
-    println!("kubectl --kubeconfig {} get all -A", running.kubeconfig.display());
+    if settings.log_format == telemetry::LogFormat::Human {
+        println!("sandbox cluster at http://{}", running.address);
+        println!("kubectl --kubeconfig {} get all -A", running.kubeconfig.display());
+    }
     let ended = engine::run(settings, args.testing, cairn_steps::cluster::Cluster::new(running.sandbox.client())).await;
     running.stop().await;
     ended

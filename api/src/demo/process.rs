@@ -1,6 +1,7 @@
 //! The engine as a process of its own: started, watched, ended.
 
 use std::{
+    ffi::OsString,
     fmt,
     fs::File,
     os::unix::process::ExitStatusExt as _,
@@ -26,7 +27,7 @@ const END_TIME_MAX: Duration = Duration::from_secs(20);
 /// How engines are started: always alike, but for the port and the fault.
 pub(crate) struct Launch {
     program: PathBuf,
-    arguments: Vec<String>,
+    arguments: Vec<OsString>,
     log: PathBuf,
 }
 
@@ -38,25 +39,25 @@ impl Launch {
     pub(crate) fn new(shared: &Shared, settings: &Settings, sandbox: &str) -> anyhow::Result<Self> {
         std::fs::create_dir_all(&settings.data)
             .with_context(|| format!("data: {} cannot be used", settings.data.display()))?;
-        let data = settings.data.display().to_string();
-        let mut arguments: Vec<String> =
-            ["dev", "--exit-with-parent", "--sandbox", sandbox, "--data", &data].map(ToOwned::to_owned).into();
+        let mut arguments: Vec<OsString> =
+            ["dev", "--exit-with-parent", "--sandbox", sandbox, "--data"].map(Into::into).into();
+        arguments.push(settings.data.clone().into());
         // Variables are inherited; flags have to be handed on.
         for (flag, path) in
             [("--views", &shared.places.views), ("--log", &shared.places.log), ("--config", &shared.places.config)]
         {
             if let Some(path) = path {
-                arguments.extend([flag.to_owned(), path.display().to_string()]);
+                arguments.extend([flag.into(), path.into()]);
             }
         }
         if let Some(filter) = &shared.places.log_filter {
-            arguments.extend(["--log-filter".to_owned(), filter.clone()]);
+            arguments.extend(["--log-filter".into(), filter.into()]);
         }
         let format = match settings.log_format {
             crate::telemetry::LogFormat::Human => "human",
             crate::telemetry::LogFormat::Json => "json",
         };
-        arguments.extend(["--log-format".to_owned(), format.to_owned()]);
+        arguments.extend(["--log-format".into(), format.into()]);
         Ok(Self { program: super::this_program()?, arguments, log: settings.data.join("cairn.log") })
     }
 

@@ -1,6 +1,9 @@
 //! What a person sees of the demo: a line a step, the step in hand with a moving sign, and where to go from there.
 
-use std::{io::IsTerminal as _, time::Duration};
+use std::{
+    io::{IsTerminal as _, Write as _},
+    time::Duration,
+};
 
 use cairn_engine::{Attempt, Entry, Fact, Outcome, Probe, StepName, Timestamp, WorkflowState};
 use cairn_steps::report::STATUSES;
@@ -14,6 +17,11 @@ use crate::{command::RunningSandbox, config::Settings};
 const NAME_CHARS: usize = 20;
 /// Messages longer than this are cut.
 const MESSAGE_CHARS: usize = 68;
+
+/// A line for people. Whoever has stopped reading misses something, and that is all.
+macro_rules! out {
+    ($($text:tt)*) => { let _ = writeln!(std::io::stdout(), $($text)*); };
+}
 
 pub(crate) struct Screen {
     /// The step in hand. On anything but a terminal it is not shown: lines that stay are enough.
@@ -34,7 +42,9 @@ impl Screen {
     }
 
     fn line(&self, text: &str) {
-        self.bar.suspend(|| println!("{text}"));
+        self.bar.suspend(|| {
+            out!("{text}");
+        });
     }
 
     fn sign(&self, sign: &str, colour: u8) -> String {
@@ -42,18 +52,18 @@ impl Screen {
     }
 
     pub(crate) fn introduce(&self, settings: &Settings, sandbox: &RunningSandbox, engine: &EngineProcess) {
-        self.line(&format!(
+        out!(
             "cairn demo: one Elasticsearch cluster, in ten journaled steps\n\n  \
              journal  {}\n  cluster  http://{} (a sandbox, in this process)\n  engine   {} (process {})\n",
             settings.data.display(),
             sandbox.address,
             engine.url(),
             engine.id()
-        ));
+        );
     }
 
     pub(crate) fn accepted(&self, accepted: &Accepted) {
-        self.line(&format!("creating {}/{}, workflow {}\n", accepted.user, accepted.service, accepted.id));
+        out!("creating {}/{}, workflow {}\n", accepted.user, accepted.service, accepted.id);
     }
 
     /// One entry of the journal, if it is one that a person wants to see.
@@ -130,7 +140,7 @@ impl Screen {
             Outcome::Failed => "failed and rolled back",
             Outcome::Cancelled => "cancelled and rolled back",
         };
-        println!("\n{word} in {total}, {} journal entries", state.sequence());
+        out!("\n{word} in {total}, {} journal entries", state.sequence());
     }
 
     pub(crate) fn crashed(&self, process: u32, step: &str) {
@@ -146,11 +156,11 @@ impl Screen {
     }
 
     pub(crate) fn created(&self, record: &Value, reports: usize) {
-        println!("{reports} reports, the last one completed. The record:\n{}\n", pretty(record));
+        out!("{reports} reports, the last one completed. The record:\n{}\n", pretty(record));
     }
 
     pub(crate) fn rolled_back(&self, record: &Value) {
-        println!(
+        out!(
             "residue check: nothing left, neither by the journal nor in the cluster. The record:\n{}\n",
             pretty(record)
         );
@@ -168,24 +178,24 @@ impl Screen {
         let (url, user, service, id) = (engine.url(), &accepted.user, &accepted.service, &accepted.id);
         let data = settings.data.display();
         if ends {
-            println!("Start it again, then go on with:");
-            println!("  cairn dev --data {data} --port {}", engine.port());
+            out!("Start it again, then go on with:");
+            out!("  cairn dev --data {data} --port {}", engine.port());
         } else {
-            println!("Go on with:");
+            out!("Go on with:");
         }
-        println!("  curl -s {url}/workflows/{id}");
-        println!("  curl -s {url}/deployment/reports/{user}/{service}");
-        println!("  curl -s {url}/workflows/{id}/journal?format=ndjson");
-        println!("  curl -s '{url}/clusters?wait=60s' -d '{{\"user\":\"acme\",\"service_name\":\"logs\"}}'");
-        println!("  kubectl --kubeconfig {} get sts,deploy,pvc,svc,ns -A", sandbox.kubeconfig.display());
-        println!("  ls {}/deployment_reports", settings.views.display());
-        println!("The journal lies in {data}:");
-        println!("  cairn-journal verify --data {data}");
-        println!("  cairn-journal history {id} --data {data}");
+        out!("  curl -s {url}/workflows/{id}");
+        out!("  curl -s {url}/deployment/reports/{user}/{service}");
+        out!("  curl -s {url}/workflows/{id}/journal?format=ndjson");
+        out!("  curl -s '{url}/clusters?wait=60s' -d '{{\"user\":\"acme\",\"service_name\":\"logs\"}}'");
+        out!("  kubectl --kubeconfig {} get sts,deploy,pvc,svc,ns -A", sandbox.kubeconfig.display());
+        out!("  ls {}/deployment_reports", settings.views.display());
+        out!("The journal lies in {data}:");
+        out!("  cairn-journal verify --data {data}");
+        out!("  cairn-journal history {id} --data {data}");
     }
 
     pub(crate) fn serving_on(&self) {
-        println!("\nserving on until Ctrl-C");
+        out!("\nserving on until Ctrl-C");
     }
 }
 

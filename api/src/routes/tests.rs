@@ -195,6 +195,30 @@ async fn a_creation_that_fails_answers_500_with_its_failed_report_and_leaves_no_
 }
 
 #[tokio::test]
+async fn what_is_kept_for_a_look_can_be_retried_or_taken_back() {
+    let options = SandboxOptions { pod_ready_after: Duration::ZERO, ..Default::default() };
+    let api = Api::with(Rules::default(), options, Some("k8s_applied")).await;
+    let body = json!({ "user": "acme", "service_name": "search", "on_failure": "keep" });
+    let answer = api.post("/clusters?wait=60s", &body).await;
+    assert_eq!(
+        (answer.status, &answer.json()["report"]["status"]),
+        (StatusCode::INTERNAL_SERVER_ERROR, &json!("failed"))
+    );
+    let workflow = api.get("/workflows?status=parked").await.json()["workflows"][0].clone();
+    assert!(workflow["waits"]["for"].as_str().expect("text").contains("keep"), "{workflow}");
+    assert_eq!(api.get("/tenant/containers/acme/search").await.status, StatusCode::OK);
+    let id = workflow["id"].as_str().expect("an id");
+    assert_eq!(api.post(&format!("/workflows/{id}/retry"), &Value::Null).await.status, StatusCode::ACCEPTED);
+    api.engine.settled(id.parse().expect("an id")).await.expect("it parks again");
+    assert_eq!(api.post(&format!("/workflows/{id}/cancel"), &Value::Null).await.status, StatusCode::ACCEPTED);
+    // It is parked until the rollback has begun.
+    while api.get(&format!("/workflows/{id}")).await.json()["status"] != "cancelled" {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(api.get("/tenant/containers/acme/search").await.status, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
 async fn a_wait_that_is_too_short_answers_202() {
     let api = Api::slow().await;
     let answer = api.post("/clusters?wait=10ms", &json!({ "user": "acme", "service_name": "search" })).await;

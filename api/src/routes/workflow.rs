@@ -95,7 +95,7 @@ impl WorkflowView {
             step: step.map(|step| state.steps()[step].clone()),
             attempt: attempt(state),
             retry_at: retry_at(state),
-            waits: waits(state, status),
+            waits: waits(state, status, now),
             error: error(state),
             paused: state.is_paused(),
             cancel_requested: state.is_cancelled(),
@@ -161,15 +161,23 @@ fn attempt(state: &WorkflowState) -> Option<Attempt> {
     }
 }
 
-fn waits(state: &WorkflowState, status: Status) -> Option<Waits> {
+fn waits(state: &WorkflowState, status: Status, now: Timestamp) -> Option<Waits> {
     let since = state.updated_at();
     match (status, state.phase()) {
         (Status::Paused, _) => Some(Waits { r#for: "a person to resume it".to_owned(), since, until: None }),
         (Status::Parked, Phase::Parked { reason, .. } | Phase::Parking { reason, .. }) => {
             Some(Waits { r#for: parked(reason), since, until: None })
         }
-        (Status::Waiting, _) => Some(Waits { r#for: "the next attempt".to_owned(), since, until: retry_at(state) }),
-        _ => None,
+        (_, phase) => {
+            let until = retry_at(state).filter(|at| *at > now)?;
+            let what = match phase {
+                Phase::Compensating { .. } => "the next attempt to take it back",
+                Phase::CheckingResidue { .. } => "the next look for what is left",
+                Phase::Unsure { .. } => "the next look at what is there",
+                _ => "the next attempt",
+            };
+            Some(Waits { r#for: what.to_owned(), since, until: Some(until) })
+        }
     }
 }
 

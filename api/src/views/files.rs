@@ -14,6 +14,15 @@ use cairn_engine::Timestamp;
 /// # Errors
 /// If the disk does not take it; what was there before is then still there.
 pub(crate) fn replace(path: &Path, bytes: &[u8], modified: Option<Timestamp>) -> io::Result<()> {
+    put(path, bytes, modified)?;
+    sync_dir(path.parent().unwrap_or(Path::new(".")))
+}
+
+/// The same, but the name is not yet sure to survive a power cut: that takes a [`sync_dir`], one for many files.
+///
+/// # Errors
+/// If the disk does not take it; what was there before is then still there.
+pub(crate) fn put(path: &Path, bytes: &[u8], modified: Option<Timestamp>) -> io::Result<()> {
     let dir = path.parent().unwrap_or(Path::new("."));
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     // A name of its own, hidden: no pattern of a user's command matches it, and the next try overwrites it.
@@ -32,10 +41,17 @@ pub(crate) fn replace(path: &Path, bytes: &[u8], modified: Option<Timestamp>) ->
             file.set_modified(system_time(modified))?;
         }
         file.sync_all()?;
-        fs::rename(&beside, path)?;
-        File::open(dir)?.sync_all()
+        fs::rename(&beside, path)
     };
     write().map_err(|error| at("write", path, &error))
+}
+
+/// Makes the names in `dir` durable.
+///
+/// # Errors
+/// If the disk does not take it.
+pub(crate) fn sync_dir(dir: &Path) -> io::Result<()> {
+    File::open(dir).and_then(|dir| dir.sync_all()).map_err(|error| at("sync", dir, &error))
 }
 
 /// Removes the file at `path`, if there is one.

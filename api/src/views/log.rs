@@ -35,6 +35,11 @@ impl DeploymentLog {
         &self.path
     }
 
+    /// The same, as text.
+    pub(crate) fn name(&self) -> String {
+        self.path.display().to_string()
+    }
+
     /// Looks at what is there behind `from`, the length that the cursor knows.
     ///
     /// # Errors

@@ -30,6 +30,8 @@ use serde::{Deserialize, Serialize};
 use self::log::DeploymentLog;
 
 const CURSOR: &str = ".cursor";
+/// Commits that changed no view are counted up to here before the cursor moves: after a crash they are looked at again.
+const UNCHANGED_MAX: u64 = 1024;
 
 /// All views of one journal.
 pub(crate) struct Views {
@@ -41,6 +43,10 @@ pub(crate) struct Views {
     touched: BTreeSet<(Tenant, Service)>,
     /// `deployments.json` is to be written, whatever was touched.
     all_records: bool,
+    /// Reports were written since the last commit.
+    reported: bool,
+    /// Where the cursor stands on the disk.
+    stands_at: CommitNumber,
 }
 
 /// Where the views stand.
@@ -51,7 +57,7 @@ struct Cursor {
     /// How long the log was then: what lies behind that is looked at before it is written again.
     log_bytes: u64,
     /// Which log that is: one that was moved is begun anew.
-    log: PathBuf,
+    log: String,
 }
 
 impl Views {
@@ -65,6 +71,8 @@ impl Views {
             cursor_written: false,
             touched: BTreeSet::new(),
             all_records: true,
+            reported: false,
+            stands_at: CommitNumber::default(),
         }
     }
 
@@ -81,6 +89,20 @@ impl Views {
         }
         catch_up(store, self)
     }
+
+    /// Everything up to the cursor is written.
+    fn move_cursor(&mut self, cursor: Cursor) -> io::Result<()> {
+        let path = self.dir.join(CURSOR);
+        self.stands_at = cursor.commit;
+        if self.cursor_written && !path.try_exists()? {
+            // Left away until the next start, which then makes all of them anew.
+            tracing::warn!(views = %self.dir.display(), "somebody has deleted the views: they are made anew at the next start");
+            return Ok(());
+        }
+        files::replace(&path, &serde_json::to_vec(&cursor).expect("numbers and a name"), None)?;
+        self.cursor_written = true;
+        Ok(())
+    }
 }
 
 impl Projection for Views {
@@ -95,13 +117,15 @@ impl Projection for Views {
         let cursor = read_cursor(&self.dir.join(CURSOR))?;
         self.cursor_written = cursor.is_some();
         // A log that is not there, or not the one, comes back with all its lines.
-        let cursor = cursor.filter(|cursor| cursor.log == self.log.path() && self.log.path().exists());
+        let cursor = cursor.filter(|cursor| cursor.log == self.log.name() && self.log.path().exists());
         let begun_anew = cursor.is_none();
         let cursor = cursor.unwrap_or_default();
         self.log.open(cursor.log_bytes, begun_anew)?;
         self.touched.clear();
         // What was written after the cursor moved for the last time is not known.
         self.all_records = true;
+        self.reported = false;
+        self.stands_at = cursor.commit;
         Ok(cursor.commit)
     }
 
@@ -109,6 +133,7 @@ impl Projection for Views {
         if let Some(report) = Report::of(entry, state) {
             reports::write(&self.dir, &report)?;
             self.log.add(&report);
+            self.reported = true;
         }
         if changes_records(&entry.fact) {
             let submitted = state.submitted();
@@ -118,6 +143,14 @@ impl Projection for Views {
     }
 
     fn commit(&mut self, number: CommitNumber, store: &dyn Store) -> io::Result<()> {
+        let changed = self.reported || self.all_records || !self.touched.is_empty();
+        // Most commits change nothing here, and the disk has better things to do than to hear of them.
+        if !changed && number.0 - self.stands_at.0 < UNCHANGED_MAX {
+            return Ok(());
+        }
+        if self.reported {
+            files::sync_dir(&reports::dir(&self.dir))?;
+        }
         let log_bytes = self.log.flush()?;
         for (tenant, service) in &self.touched {
             records::write_tenant(&self.dir, store, tenant, service)?;
@@ -125,19 +158,10 @@ impl Projection for Views {
         if self.all_records || !self.touched.is_empty() {
             records::write_deployments(&self.dir, store)?;
         }
-        let path = self.dir.join(CURSOR);
-        let deleted = self.cursor_written && !path.try_exists()?;
-        if deleted {
-            // Left away until the next start, which then makes all of them anew.
-            tracing::warn!(views = %self.dir.display(), "somebody has deleted the views: they are made anew at the next start");
-        } else {
-            let cursor = Cursor { commit: number, log_bytes, log: self.log.path().to_owned() };
-            let text = serde_json::to_vec(&cursor).expect("two numbers");
-            files::replace(&path, &text, None)?;
-            self.cursor_written = true;
-        }
+        self.move_cursor(Cursor { commit: number, log_bytes, log: self.log.name() })?;
         self.touched.clear();
         self.all_records = false;
+        self.reported = false;
         Ok(())
     }
 }

@@ -23,7 +23,7 @@ struct Identity {
     sequence: cairn_engine::Sequence,
 }
 
-/// Writes the file of this report; the same report again changes nothing.
+/// Writes the file of this report; the same report again changes nothing. Durable with the directory's next sync.
 ///
 /// # Errors
 /// If the disk does not take it.
@@ -48,6 +48,6 @@ pub(crate) fn write(views: &Path, report: &Report) -> io::Result<()> {
                 Ok(_) | Err(_) => {}
             },
         }
-        return files::replace(&path, &bytes, Some(Timestamp::from_micros(micros)));
+        return files::put(&path, &bytes, Some(Timestamp::from_micros(micros)));
     }
 }

@@ -160,7 +160,7 @@ fn killed_before_the_cursor_moved_no_line_is_written_twice_and_half_a_line_is_cu
     let log = dir.path().join("deployment.log");
     let text = fs::read_to_string(&log).expect("there");
     let known: usize = text.split_inclusive('\n').take(7).map(str::len).sum();
-    let cursor = Cursor { commit: CommitNumber(16), log_bytes: known as u64, log: log.clone() };
+    let cursor = Cursor { commit: CommitNumber(16), log_bytes: known as u64, log: log.display().to_string() };
     fs::write(dir.path().join(CURSOR), serde_json::to_vec(&cursor).expect("plain")).expect("written");
     let torn: String = text.split_inclusive('\n').take(9).collect();
     fs::write(&log, format!("{torn}1970-01-01T00:0")).expect("written");
@@ -190,6 +190,7 @@ fn two_reports_of_one_microsecond_get_files_of_their_own() {
     );
     let mut all = cairn_steps::report::reports(&entries.expect("readable")).expect("legal");
     all[1].timestamp = all[0].timestamp;
+    fs::create_dir_all(reports::dir(dir.path())).expect("made");
     for report in [&all[0], &all[1], &all[0], &all[1]] {
         reports::write(dir.path(), report).expect("written");
     }
