@@ -8,6 +8,7 @@
 pub mod compare;
 pub mod errors;
 pub mod gone;
+mod progress;
 pub mod rollout;
 mod trouble;
 mod watched;

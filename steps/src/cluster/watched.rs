@@ -51,6 +51,11 @@ impl Watched {
         self.bells.of(namespace)
     }
 
+    /// Whether one of the watches has broken and not shown anything since: what it holds may be old.
+    pub(super) fn is_broken(&self) -> bool {
+        self.sets.is_broken() || self.deployments.is_broken() || self.pods.is_broken()
+    }
+
     /// Why nothing is known yet, if a watch cannot even begin.
     pub(super) fn blind(&self) -> Option<String> {
         self.sets.blind().or_else(|| self.deployments.blind()).or_else(|| self.pods.blind())
@@ -91,6 +96,10 @@ impl<K> Mirror<K> {
         self.lock().synced
     }
 
+    fn is_broken(&self) -> bool {
+        self.lock().error.is_some()
+    }
+
     fn blind(&self) -> Option<String> {
         let held = self.lock();
         if held.synced { None } else { held.error.clone() }
@@ -106,7 +115,10 @@ impl<K: kube::ResourceExt> Mirror<K> {
     /// Takes in what the watch says, and tells in which namespace something changed; `None` for all of them.
     fn take(&self, event: Event<K>) -> Option<String> {
         let mut held = self.lock();
-        held.error = None;
+        // That a list is about to be asked for says nothing yet.
+        if !matches!(event, Event::Init) {
+            held.error = None;
+        }
         match event {
             Event::Apply(object) => {
                 let (namespace, name) = key(&object);

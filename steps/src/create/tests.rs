@@ -4,6 +4,7 @@
 mod bench;
 mod faults;
 mod rollback;
+mod stalled;
 mod steps;
 
 use cairn_engine::{ErrorClass, Probe};
