@@ -62,11 +62,25 @@ impl Cluster {
         match self.api(kind, namespace).delete(&made.name, &params).await {
             Ok(_) => Ok(Deletion::Begun),
             Err(kube::Error::Api(status)) if status.code == 404 => Ok(Deletion::Absent),
-            // Between the look and the deletion somebody put another one there.
-            Err(kube::Error::Api(status)) if status.code == 409 => Ok(Deletion::NotOurs),
             Err(error) => {
-                Err(step_error(Asked::Write, &format!("delete {}", place(kind, namespace, &made.name)), &error))
+                let refused =
+                    step_error(Asked::Write, &format!("delete {}", place(kind, namespace, &made.name)), &error);
+                match error {
+                    kube::Error::Api(status) if status.code == 409 => self.after_conflict(made, refused).await,
+                    _ => Err(refused),
+                }
             }
+        }
+    }
+
+    /// A conflict may be our condition, which another object does not meet, or a change at the same time, or whatever an
+    /// admission rule calls a conflict: only what stands there now says which.
+    async fn after_conflict(&self, made: &Made, refused: StepError) -> Result<Deletion, StepError> {
+        let Some(kind) = made.kind() else { return Err(refused) };
+        match self.read(kind, made.namespace.as_deref(), &made.name).await? {
+            None => Ok(Deletion::Absent),
+            Some(object) if object.metadata.uid.as_deref() == Some(&made.uid) => Err(refused),
+            Some(_) => Ok(Deletion::NotOurs),
         }
     }
 

@@ -1,11 +1,15 @@
 //! Rollbacks that meet what others have done to the cluster: each of these once parked, or forgot something, or took away
 //! what was not ours.
 
+use std::time::Duration;
+
+use cairn_engine::ErrorClass;
 use kube::api::{DeleteParams, Patch, PatchParams};
 use serde_json::json;
 
-use super::bench::Bench;
+use super::bench::{Bench, made};
 use super::steps::api;
+use crate::cluster::gone::Deletion;
 use crate::names;
 use crate::render::Kind;
 use crate::sandbox::Fault;
@@ -66,4 +70,39 @@ async fn a_set_made_anew_under_our_mark_is_not_scaled() {
     assert_eq!(said, "scaled Deployment/kibana to 0");
     let set = sets.get(names::STATEFUL_SET).await.expect("still there");
     assert_eq!(set.data["spec"]["replicas"], 1);
+}
+
+/// Every 409 was taken for "another object stands there": the namespace was called somebody else's and left behind.
+#[tokio::test(start_paused = true)]
+async fn a_conflict_while_our_own_object_is_deleted_is_tried_again() {
+    let bench = rolled_out().await;
+    bench.sandbox.faults().add(Fault::status(409).verb("delete").resource("namespaces").times(1));
+    let error = bench.compensate("namespace_created").await.expect_err("it is still there");
+    assert_eq!(error.failure.class, ErrorClass::Transient, "{error}");
+    bench.compensate("namespace_created").await.expect("deleted");
+    assert_eq!(bench.residue().await, Vec::<String>::new());
+}
+
+/// What is replaced or deleted between our look and our deletion is told apart by reading it once more.
+#[tokio::test(start_paused = true)]
+async fn an_object_replaced_while_it_is_deleted_is_left_alone_and_one_that_went_is_gone() {
+    for (replaced, wanted) in [(true, Deletion::NotOurs), (false, Deletion::Absent)] {
+        let bench = rolled_out().await;
+        let output = bench.state.output(&"k8s_applied".into()).expect("applied").clone();
+        let map = made(&output).into_iter().find(|made| made.kind == "ConfigMap").expect("made");
+        bench.sandbox.faults().add(Fault::latency(Duration::from_secs(9)).verb("delete").times(1));
+        let deleting = crate::cluster::Cluster::new(bench.sandbox.client());
+        let somebody = async {
+            tokio::time::sleep(Duration::from_secs(3)).await;
+            api(&bench, Kind::ConfigMap).delete(names::CONFIG_MAP, &DeleteParams::default()).await.expect("deleted");
+            if replaced {
+                let theirs = json!({"apiVersion": "v1", "kind": "ConfigMap",
+                    "metadata": {"name": names::CONFIG_MAP, "namespace": "acme--search"}});
+                bench.stranger(theirs).await;
+            }
+        };
+        let workflow = bench.workflow();
+        let (deletion, ()) = tokio::join!(deleting.delete_ours(&map, &workflow), somebody);
+        assert_eq!(deletion.expect("an answer"), wanted);
+    }
 }
