@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use cairn_engine::{Output, Probe, Step, StepContext, StepError, StepName};
 use serde::Serialize;
 
-use super::plan::{Objects, Plan};
+use super::plan::{Objects, Plan, made_by_this_step};
 use crate::cluster::{Cluster, Found};
 use crate::quantity::Quantity;
 use crate::render::{Kind, Object, Through};
@@ -48,7 +48,7 @@ impl Step for DiskConfigured {
     }
 
     async fn compensate(&self, cx: &StepContext) -> Result<String, StepError> {
-        Plan::of(cx)?.take_back(cx, &self.cluster).await
+        Plan::of(cx)?.take_back(cx, &self.cluster, &made_by_this_step(cx)).await
     }
 }
 

@@ -19,7 +19,8 @@ pub(super) struct GpuConfigured {
 #[derive(Serialize)]
 struct Configured {
     gpu_count: u32,
-    objects: Vec<String>,
+    #[serde(flatten)]
+    made: Objects,
 }
 
 #[async_trait]
@@ -41,7 +42,7 @@ impl Step for GpuConfigured {
         if plan.request.gpu_count == 0 {
             return Ok(Probe::Applied { output: skipped() });
         }
-        plan.probe_changed(&self.cluster, &objects(&plan), |there| output(&plan, there)).await
+        plan.probe_changed(cx, &self.cluster, &objects(&plan), |there| output(&plan, there)).await
     }
 
     async fn compensate(&self, _: &StepContext) -> Result<String, StepError> {
@@ -59,5 +60,5 @@ fn objects(plan: &Plan) -> Vec<Object> {
 
 fn output(plan: &Plan, applied: Objects) -> Result<Output, StepError> {
     let gpu_count = plan.request.gpu_count;
-    Ok(Output::new(format!("{gpu_count} GPUs for each node"), &Configured { gpu_count, objects: applied.objects })?)
+    Ok(Output::new(format!("{gpu_count} GPUs for each node"), &Configured { gpu_count, made: applied })?)
 }

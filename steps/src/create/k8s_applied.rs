@@ -4,7 +4,7 @@
 use async_trait::async_trait;
 use cairn_engine::{Output, Probe, Step, StepContext, StepError, StepName};
 
-use super::plan::{Objects, Plan};
+use super::plan::{Objects, Plan, made_by_all};
 use crate::cluster::Cluster;
 use crate::render::{Kind, Object, Through};
 
@@ -36,7 +36,10 @@ impl Step for K8sApplied {
     }
 
     async fn compensate(&self, cx: &StepContext) -> Result<String, StepError> {
-        Plan::of(cx)?.take_back(cx, &self.cluster).await
+        // Also what steps 5, 7 and 8 made anew, where somebody had deleted it.
+        let mut made = made_by_all(cx);
+        made.retain(|one| one.kind().is_some_and(|kind| KINDS.contains(&kind)));
+        Plan::of(cx)?.take_back(cx, &self.cluster, &made).await
     }
 }
 

@@ -41,11 +41,11 @@ impl Objects {
 pub(super) enum Seen {
     /// All of them, as rendered.
     All(Objects),
-    /// Some are missing or different; those that are there are listed.
+    /// Some are missing, different or somebody else's; those of ours that are there are listed.
     Some(Objects),
     /// None is there.
     None,
-    /// One of them is somebody else's.
+    /// One of them is somebody else's, and none is ours.
     Foreign(String),
 }
 
@@ -90,13 +90,20 @@ impl Plan {
     }
 
     /// Looks which of them are there and as rendered.
+    ///
+    /// At all of them, also behind one that is somebody else's: what was made before that one was met is ours to take back, and
+    /// this is where its UIDs get into the journal. Forward, the next run meets the foreign one again, and fails for good.
     pub(super) async fn look(&self, cluster: &Cluster, objects: &[Object]) -> Result<Seen, StepError> {
         let mut there = Objects::default();
         let mut whole = true;
+        let mut foreign = None;
         for object in objects {
             match cluster.find(object.kind, object.namespace.as_deref(), &object.name, &self.workflow).await? {
                 Found::Nothing => whole = false,
-                Found::Foreign(whose) => return Ok(Seen::Foreign(format!("{object} {whose}"))),
+                Found::Foreign(whose) => {
+                    whole = false;
+                    foreign.get_or_insert(format!("{object} {whose}"));
+                }
                 Found::Ours(found) => {
                     let live = serde_json::to_value(&found).unwrap_or_default();
                     let going = found.metadata.deletion_timestamp.is_some();
@@ -105,10 +112,11 @@ impl Plan {
                 }
             }
         }
-        Ok(match (whole, there.made.is_empty()) {
-            (true, _) => Seen::All(there),
-            (false, true) => Seen::None,
-            (false, false) => Seen::Some(there),
+        Ok(match foreign {
+            _ if whole => Seen::All(there),
+            _ if !there.made.is_empty() => Seen::Some(there),
+            Some(foreign) => Seen::Foreign(foreign),
+            None => Seen::None,
         })
     }
 
@@ -127,24 +135,31 @@ impl Plan {
         })
     }
 
-    /// The answer of a probe whose step changes objects that an earlier one made: they are changed, or they are not.
+    /// The answer of a probe whose step changes objects that an earlier one made: they are changed, or they are not. One that
+    /// is not on record was made anew by this step, because somebody had deleted it, and is this step's to take back.
     pub(super) async fn probe_changed(
         &self,
+        cx: &StepContext,
         cluster: &Cluster,
         objects: &[Object],
         done: impl FnOnce(Objects) -> Result<Output, StepError>,
     ) -> Result<Probe, StepError> {
         Ok(match self.look(cluster, objects).await? {
             Seen::All(there) => Probe::Applied { output: done(there)? },
-            Seen::Some(_) | Seen::None => Probe::NotApplied,
+            Seen::Some(there) => made_anew(cx, there)?,
+            Seen::None => Probe::NotApplied,
             Seen::Foreign(detail) => Probe::Foreign { detail },
         })
     }
 
-    /// Deletes what this step made, unless the namespace is ours: then all of it goes with that, and one object that cannot
-    /// be deleted by itself parks nobody.
-    pub(super) async fn take_back(&self, cx: &StepContext, cluster: &Cluster) -> Result<String, StepError> {
-        let made = made_by_this_step(cx);
+    /// Deletes what was made, unless the namespace is ours: then all of it goes with that, and one object that cannot be
+    /// deleted by itself parks nobody.
+    pub(super) async fn take_back(
+        &self,
+        cx: &StepContext,
+        cluster: &Cluster,
+        made: &[Made],
+    ) -> Result<String, StepError> {
         if made.is_empty() {
             return Ok("nothing was made".to_owned());
         }
@@ -153,7 +168,7 @@ impl Plan {
         }
         let mut deleted = 0;
         let mut left_alone = Vec::new();
-        for one in &made {
+        for one in made {
             match cluster.delete_ours(one, &self.workflow).await? {
                 Deletion::Begun => deleted += 1,
                 Deletion::Absent => {}
@@ -181,6 +196,14 @@ impl Plan {
             Found::Nothing | Found::Foreign(_) => Ok(false),
         }
     }
+}
+
+/// The answer of a probe of a step that changes what is on record already, and has not changed all of it.
+pub(super) fn made_anew(cx: &StepContext, there: Objects) -> Result<Probe, StepError> {
+    let known = made_by_all(cx);
+    let mut anew = Objects::default();
+    there.made.into_iter().filter(|one| !known.contains(one)).for_each(|one| anew.push(one));
+    Ok(if anew.made.is_empty() { Probe::NotApplied } else { Probe::Partly { made: Json::of(&anew)? } })
 }
 
 /// What this step is known to have made: each object once, in the order of making.

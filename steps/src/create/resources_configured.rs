@@ -31,7 +31,8 @@ struct Configured {
     dimension: u32,
     vector_count: u64,
     vectors: VectorSizing,
-    objects: Vec<String>,
+    #[serde(flatten)]
+    made: Objects,
 }
 
 #[async_trait]
@@ -48,7 +49,7 @@ impl Step for ResourcesConfigured {
 
     async fn probe(&self, cx: &StepContext) -> Result<Probe, StepError> {
         let plan = Plan::of(cx)?;
-        plan.probe_changed(&self.cluster, &objects(&plan), |there| output(&plan, there)).await
+        plan.probe_changed(cx, &self.cluster, &objects(&plan), |there| output(&plan, there)).await
     }
 
     async fn compensate(&self, _: &StepContext) -> Result<String, StepError> {
@@ -76,7 +77,7 @@ fn output(plan: &Plan, applied: Objects) -> Result<Output, StepError> {
         dimension: request.dimension,
         vector_count: request.vector_count,
         vectors: VectorSizing::of(request),
-        objects: applied.objects,
+        made: applied,
     };
     Ok(Output::new(message, &configured)?)
 }

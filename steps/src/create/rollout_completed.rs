@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use cairn_engine::{ErrorClass, Output, Probe, RetryPolicy, Step, StepContext, StepError, StepName};
 use serde::Serialize;
 
-use super::plan::{Plan, Seen, made_by_all};
+use super::plan::{Objects, Plan, Seen, made_anew, made_by_all};
 use crate::cluster::rollout::{Awaited, RolledOut, RolloutRules};
 use crate::cluster::{Cluster, Made, made};
 use crate::names;
@@ -31,6 +31,8 @@ pub(super) struct RolloutCompleted {
 struct Ready {
     ready: bool,
     workloads: Vec<RolledOut>,
+    #[serde(flatten)]
+    made: Objects,
 }
 
 #[async_trait]
@@ -46,15 +48,18 @@ impl Step for RolloutCompleted {
 
     async fn run(&self, cx: &StepContext) -> Result<Output, StepError> {
         let plan = Plan::of(cx)?;
-        let mut awaited = Vec::new();
+        let (mut awaited, mut applied) = (Vec::new(), Objects::default());
         for object in workloads(&plan, Through::RolloutCompleted) {
             let answer = self.cluster.apply(&object, &plan.workflow).await?;
-            let generation = answer.metadata.generation.unwrap_or(0);
-            awaited.push(Awaited { made: made(&object, &answer)?, generation });
+            let (one, generation) = (made(&object, &answer)?, answer.metadata.generation.unwrap_or(0));
+            applied.push(one.clone());
+            awaited.push(Awaited { made: one, generation });
         }
         let workloads = cx.wait(self.cluster.rolled_out(plan.namespace(), &awaited, &self.rules)).await??;
-        plan.apply(&self.cluster, &formed(&plan)).await?;
-        output(workloads)
+        for one in plan.apply(&self.cluster, &formed(&plan)).await?.made {
+            applied.push(one);
+        }
+        output(workloads, applied)
     }
 
     async fn probe(&self, cx: &StepContext) -> Result<Probe, StepError> {
@@ -63,14 +68,16 @@ impl Step for RolloutCompleted {
         objects.extend(formed(&plan));
         let there = match plan.look(&self.cluster, &objects).await? {
             Seen::All(there) => there,
-            Seen::Some(_) | Seen::None => return Ok(Probe::NotApplied),
+            Seen::Some(there) => return made_anew(cx, there),
+            Seen::None => return Ok(Probe::NotApplied),
             Seen::Foreign(detail) => return Ok(Probe::Foreign { detail }),
         };
-        let workloads: Vec<_> = there.made.into_iter().filter(|made| made.kind() != Some(Kind::ConfigMap)).collect();
-        Ok(match self.cluster.is_rolled_out(plan.namespace(), &workloads).await? {
-            Some(workloads) => Probe::Applied { output: output(workloads)? },
-            None => Probe::NotApplied,
-        })
+        let is_workload = |made: &&Made| made.kind() != Some(Kind::ConfigMap);
+        let workloads: Vec<Made> = there.made.iter().filter(is_workload).cloned().collect();
+        match self.cluster.is_rolled_out(plan.namespace(), &workloads).await? {
+            Some(workloads) => Ok(Probe::Applied { output: output(workloads, there)? }),
+            None => made_anew(cx, there),
+        }
     }
 
     async fn compensate(&self, cx: &StepContext) -> Result<String, StepError> {
@@ -117,11 +124,11 @@ fn workloads_made(cx: &StepContext) -> Vec<Made> {
     workloads
 }
 
-fn output(workloads: Vec<RolledOut>) -> Result<Output, StepError> {
+fn output(workloads: Vec<RolledOut>, made: Objects) -> Result<Output, StepError> {
     let ready = |name: &str| {
         workloads.iter().find(|one| one.workload.ends_with(name)).map_or((0, 0), |one| (one.ready, one.replicas))
     };
     let (nodes, kibana) = (ready(names::STATEFUL_SET), ready(names::KIBANA));
     let message = format!("ready: elasticsearch {}/{}, kibana {}/{}", nodes.0, nodes.1, kibana.0, kibana.1);
-    Ok(Output::new(message, &Ready { ready: true, workloads })?)
+    Ok(Output::new(message, &Ready { ready: true, workloads, made })?)
 }

@@ -3,9 +3,9 @@
 
 use std::time::Duration;
 
-use cairn_engine::ErrorClass;
+use cairn_engine::{ErrorClass, Probe};
 use kube::api::{DeleteParams, Patch, PatchParams};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::bench::{Bench, made};
 use super::steps::api;
@@ -104,5 +104,66 @@ async fn an_object_replaced_while_it_is_deleted_is_left_alone_and_one_that_went_
         let workflow = bench.workflow();
         let (deletion, ()) = tokio::join!(deleting.delete_ours(&map, &workflow), somebody);
         assert_eq!(deletion.expect("an answer"), wanted);
+    }
+}
+
+fn theirs(kind: &str, name: &str) -> Value {
+    json!({"apiVersion": "v1", "kind": kind, "metadata": {"name": name, "namespace": "acme--search"},
+        "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}})
+}
+
+/// The look ended at the first object of somebody else: the UIDs of what had been made before it were never journaled, the
+/// compensation said that nothing was made, and the claims stayed.
+#[tokio::test(start_paused = true)]
+async fn what_was_made_before_a_foreign_object_was_met_is_journaled_and_taken_back() {
+    let mut bench = Bench::new(json!({"replicas": 3}));
+    bench.up_to("disk_configured").await;
+    bench.stranger(theirs("PersistentVolumeClaim", &names::claim(2))).await;
+    bench.begun("disk_configured");
+    // Killed within the attempt: two claims are there, and nobody has heard of them.
+    bench.run("disk_configured").await.expect_err("the third is somebody else's");
+    let answer = bench.probe("disk_configured").await.expect("an answer");
+    let Probe::Partly { made } = &answer else { panic!("{answer:?}") };
+    assert_eq!(made.value()["made"].as_array().map(Vec::len), Some(2), "{made:?}");
+    bench.probed("disk_configured", answer);
+    // Forward it stays what it is: somebody else's claim, which is never taken.
+    let error = bench.run("disk_configured").await.expect_err("the third is somebody else's");
+    assert_eq!(error.failure.class, ErrorClass::Permanent, "{error}");
+    // Where the namespace is not ours to delete, the claims go one by one.
+    disown_namespace(&bench).await;
+    let said = bench.compensate("disk_configured").await.expect("taken back");
+    assert_eq!(said, "deleted 2 objects");
+    let left = api(&bench, Kind::PersistentVolumeClaim).list(&kube::api::ListParams::default()).await.expect("a list");
+    let left: Vec<String> = left.items.into_iter().filter_map(|claim| claim.metadata.name).collect();
+    assert_eq!(left, [names::claim(2)]);
+}
+
+/// Takes our mark from the namespace: from now on it is not ours to delete.
+async fn disown_namespace(bench: &Bench) {
+    let all: kube::Api<kube::api::DynamicObject> =
+        kube::Api::all_with(bench.sandbox.client(), &Kind::Namespace.api_resource());
+    let patch = Patch::Merge(json!({"metadata": {"annotations": {names::WORKFLOW_ANNOTATION: null}}}));
+    all.patch("acme--search", &PatchParams::default(), &patch).await.expect("relabelled");
+}
+
+/// Steps that change what an earlier one made also make it anew where somebody has deleted it. The new UID was in no output,
+/// so that the rollback took the new object for somebody else's.
+#[tokio::test(start_paused = true)]
+async fn what_a_later_step_makes_anew_is_journaled_and_taken_back() {
+    for step in ["resources_configured", "gpu_configured", "rollout_completed"] {
+        let mut bench = Bench::new(json!({"gpu_count": 1}));
+        bench.up_to(step).await;
+        let sets = api(&bench, Kind::StatefulSet);
+        sets.delete(names::STATEFUL_SET, &DeleteParams::default()).await.expect("deleted");
+        bench.begun(step);
+        let output = bench.run(step).await.unwrap_or_else(|error| panic!("{step}: {error}"));
+        let uid = sets.get(names::STATEFUL_SET).await.expect("made anew").metadata.uid;
+        assert!(made(&output).iter().any(|made| Some(&made.uid) == uid.as_ref()), "{step}: {output:?}");
+        bench.succeeded(step, output);
+        disown_namespace(&bench).await;
+        for step in ["rollout_completed", "gpu_configured", "disk_configured", "resources_configured", "k8s_applied"] {
+            bench.compensate(step).await.unwrap_or_else(|error| panic!("{step}: {error}"));
+        }
+        assert!(sets.get_opt(names::STATEFUL_SET).await.expect("an answer").is_none(), "{step}");
     }
 }
