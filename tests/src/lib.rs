@@ -8,8 +8,10 @@
 
 pub mod client;
 pub mod faulty;
+pub mod files;
 pub mod life;
 pub mod oracle;
 pub mod program;
+pub mod site;
 pub mod steps;
 pub mod world;

@@ -203,7 +203,11 @@ pub fn request(user: &str, service: &str) -> Value {
     json!({ "user": user, "service_name": service, "replicas": 2, "gpu_count": 1, "disk_size": "20Gi" })
 }
 
-fn submission(body: &Value, quota: Amounts) -> anyhow::Result<NewSubmission> {
+/// What a client submits with this body.
+///
+/// # Errors
+/// If it is no good request.
+pub fn submission(body: &Value, quota: Amounts) -> anyhow::Result<NewSubmission> {
     let text = body.to_string();
     let request = Request::parse(text.as_bytes()).map_err(|errors| anyhow::anyhow!("{errors:?}"))?;
     Ok(NewSubmission {

@@ -1,0 +1,55 @@
+//! `cairn demo --exit`: it shows what it was asked to show, or says that it could not.
+
+use anyhow::ensure;
+use cairn_steps::report::STATUSES;
+use cairn_tests::{
+    program::{cairn, run},
+    site::verify,
+};
+use futures::{StreamExt as _, TryStreamExt as _, stream};
+
+/// Demos at the same time: most of each is waiting.
+const AT_ONCE: usize = 4;
+
+async fn demo(arguments: &[&str]) -> anyhow::Result<String> {
+    let directory = tempfile::tempdir()?;
+    let data = directory.path().join("data");
+    let data_text = data.to_str().expect("temporary directories have plain names");
+    let fixed = ["demo", "--exit", "--port", "0", "--pod-ready-after", "100ms", "--data", data_text];
+    let shown = run(cairn(&[&fixed[..], arguments].concat())).await?;
+    ensure!(shown.status.success(), "{arguments:?} ended with {}:\n{}", shown.status, shown.output);
+    verify(&data).await?;
+    Ok(shown.output)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_demo_shows_ten_steps_and_where_to_go_on() -> anyhow::Result<()> {
+    let shown = demo(&[]).await?;
+    for step in STATUSES {
+        ensure!(shown.contains(step), "{step} is not in:\n{shown}");
+    }
+    for word in ["curl ", "cairn-journal verify"] {
+        ensure!(shown.contains(word), "{word} is not in:\n{shown}");
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn crashed_at_any_step_the_demo_resumes_and_completes() -> anyhow::Result<()> {
+    let each = |step: &'static str| async move {
+        let shown = demo(&["--crash-at", step]).await?;
+        ensure!(shown.contains("SIGKILL") && shown.contains("completed"), "{step}:\n{shown}");
+        anyhow::Ok(())
+    };
+    stream::iter(STATUSES).map(each).buffer_unordered(AT_ONCE).try_collect().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn failed_at_any_step_the_demo_rolls_back_and_nothing_is_left() -> anyhow::Result<()> {
+    let each = |step: &'static str| async move {
+        let shown = demo(&["--fail-at", step]).await?;
+        ensure!(shown.contains("nothing left"), "{step}:\n{shown}");
+        anyhow::Ok(())
+    };
+    stream::iter(STATUSES).map(each).buffer_unordered(AT_ONCE).try_collect().await
+}

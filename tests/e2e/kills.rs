@@ -1,0 +1,160 @@
+//! SIGKILL, at every append of a creation and at any moment: the next start goes on, and the client that was not answered
+//! asks again with the same key.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use cairn_engine::{Fact, Outcome, WorkflowId};
+use cairn_steps::report::{FAILED, STATUSES};
+use cairn_tests::{
+    client::{Answer, Client},
+    oracle::Told,
+    program::{Cairn, CairnOptions},
+    site::{Numbers, Site, commits, seed, statuses},
+};
+use futures::{StreamExt as _, stream};
+use serde_json::{Value, json};
+
+/// Points that are tried at the same time: most of each is waiting.
+const AT_ONCE: usize = 4;
+
+fn request() -> Value {
+    json!({ "user": "acme", "service_name": "search", "replicas": 2, "gpu_count": 1 })
+}
+
+/// Submits as a client that wants an answer does: with a key, which makes asking again safe.
+async fn submit(client: &Client, wait: &str) -> anyhow::Result<Answer> {
+    client.post_with(&format!("/clusters{wait}"), &request(), &[("idempotency-key", "first")]).await
+}
+
+fn workflow_of(answer: &Answer) -> anyhow::Result<WorkflowId> {
+    let body = answer.json()?;
+    let id = ["id", "workflow_id"].into_iter().find_map(|field| body[field].as_str());
+    Ok(id.with_context(|| format!("no workflow in {body}"))?.parse()?)
+}
+
+fn accepted(workflow: WorkflowId) -> Told {
+    Told::Accepted { workflow, tenant: "acme".to_owned(), service: "search".to_owned(), input: None }
+}
+
+/// After all kills: the creation ends as it should, and everything about it is in order.
+async fn ends(site: &Site, cairn: &Cairn, mut told: Vec<Told>, failing: bool) -> anyhow::Result<()> {
+    let answer = submit(&cairn.client, "?wait=60s").await?;
+    let reports = cairn.client.get("/deployment/reports/acme/search").await?.expect(200)?.json()?;
+    let (outcome, status) = if failing { (Outcome::Failed, 500) } else { (Outcome::Succeeded, answer.status) };
+    // 201 where nobody knew of it before, 200 where the first answer was only lost.
+    ensure!(answer.status == status && (failing || status == 201 || status == 200), "{answer:?}");
+    let statuses = statuses(&reports);
+    if failing {
+        ensure!(statuses.last().is_some_and(|last| last == FAILED), "{statuses:?}");
+    } else {
+        ensure!(statuses == STATUSES, "{statuses:?}");
+    }
+    let workflow = workflow_of(&answer)?;
+    told.extend([accepted(workflow), Told::Ended { workflow, outcome }]);
+    site.judge(&cairn.client, told).await?;
+    Ok(())
+}
+
+/// How many appends a creation has when nobody disturbs it.
+async fn appends(options: CairnOptions) -> anyhow::Result<u64> {
+    let site = Site::new().await?;
+    let failing = options.fail_at.is_some();
+    let cairn = site.cairn(options).await?;
+    ends(&site, &cairn, Vec::new(), failing).await?;
+    let commits = commits(&cairn.client).await?;
+    let count = commits.iter().filter(|commit| !commit.entries.is_empty()).count();
+    cairn.process.terminate().await?;
+    Ok(count.try_into()?)
+}
+
+/// One creation, killed at this append, then started again.
+async fn killed_at(point: String, options: CairnOptions) -> anyhow::Result<()> {
+    let site = Site::new().await?;
+    let failing = options.fail_at.is_some();
+    let mut told = Vec::new();
+    let dying = site.cairn(CairnOptions { kill_at: Some(point), ..options.clone() }).await?;
+    if let Ok(answer) = submit(&dying.client, "").await {
+        told.push(accepted(workflow_of(&answer.expect(202)?)?));
+    }
+    let ended = dying.process.ended().await?;
+    ensure!(std::os::unix::process::ExitStatusExt::signal(&ended.status) == Some(9), "not killed: {ended:?}");
+    site.verify().await.context("after the kill")?;
+    let cairn = site.cairn(options).await?;
+    ends(&site, &cairn, told, failing).await?;
+    let ended = cairn.process.terminate().await?;
+    ensure!(ended.status.success(), "{ended:?}");
+    site.verify().await.context("at the end")
+}
+
+async fn sweep(options: CairnOptions) -> anyhow::Result<()> {
+    let failing = options.fail_at.is_some();
+    let appends = appends(options.clone()).await.context("the clean run")?;
+    let least = if failing { 22 } else { 12 };
+    ensure!(appends >= least, "{appends} appends are fewer than the {least} of a creation");
+    let points = (1..=appends).flat_map(|append| ["before", "after"].map(|side| format!("append:{append}:{side}")));
+    let faults: Vec<String> = stream::iter(points)
+        .map(|point| {
+            let options = options.clone();
+            async move {
+                let result = killed_at(point.clone(), options).await;
+                result.err().map(|error| format!("killed at {point}: {error:#}"))
+            }
+        })
+        .buffer_unordered(AT_ONCE)
+        .filter_map(|fault| async { fault })
+        .collect()
+        .await;
+    let (resumed, rolled_back) = if failing { (0, appends * 2) } else { (appends * 2, 0) };
+    println!(
+        "killed with SIGKILL: points swept {}, resumed {resumed}, rolled back {rolled_back}, violations {}",
+        appends * 2,
+        faults.len()
+    );
+    ensure!(faults.is_empty(), "{}", faults.join("\n\n"));
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_at_any_of_its_appends_a_creation_ends_with_ten_reports() -> anyhow::Result<()> {
+    sweep(CairnOptions::default()).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_at_any_of_its_appends_a_creation_that_fails_leaves_nothing() -> anyhow::Result<()> {
+    sweep(CairnOptions { fail_at: Some("tenant_synced".to_owned()), ..CairnOptions::default() }).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_again_and_again_at_random_moments_every_creation_ends() -> anyhow::Result<()> {
+    let mut numbers = Numbers::of(seed());
+    let site = Site::new().await?;
+    let mut told = Vec::new();
+    for round in 0..8 {
+        let cairn = site.cairn(CairnOptions::default()).await?;
+        // Later creations begin while earlier ones are being resumed.
+        let body = json!({ "user": "acme", "service_name": format!("search-{round}") });
+        let answer = cairn.client.post("/clusters", &body).await?.expect(202)?;
+        let service = format!("search-{round}");
+        told.push(Told::Accepted { workflow: workflow_of(&answer)?, tenant: "acme".to_owned(), service, input: None });
+        // A moment, not a wait for anything: that is what is tried here.
+        tokio::time::sleep(Duration::from_millis(numbers.below(400))).await;
+        cairn.process.kill().await?;
+        site.verify().await.with_context(|| format!("after kill {round}"))?;
+    }
+    let cairn = site.cairn(CairnOptions::default()).await?;
+    for round in 0..8 {
+        let path = format!("/workflows?user=acme&service_name=search-{round}");
+        let listed = cairn.client.get(&path).await?.expect(200)?.json()?;
+        let id = listed["workflows"][0]["id"].as_str().context("it was accepted")?.to_owned();
+        cairn.client.workflow_when(&id, |workflow| workflow["status"] == "succeeded").await?;
+        let reports = cairn.client.get(&format!("/deployment/reports/acme/search-{round}")).await?.json()?;
+        ensure!(statuses(&reports) == STATUSES, "{reports}");
+        told.push(Told::Ended { workflow: id.parse()?, outcome: Outcome::Succeeded });
+    }
+    let evidence = site.judge(&cairn.client, told).await?;
+    let probes = evidence.commits.iter().flat_map(|commit| &commit.entries);
+    let probes = probes.filter(|entry| matches!(entry.fact, Fact::Probed { .. })).count();
+    println!("8 kills, {probes} interrupted attempts were probed");
+    Ok(())
+}

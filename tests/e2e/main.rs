@@ -1,0 +1,6 @@
+//! The real programs from end to end: killed, stopped, crowded out and started again.
+
+mod demo;
+mod kills;
+mod refusals;
+mod shutdown;

@@ -1,0 +1,158 @@
+//! A place where the real programs work: a temporary directory, a sandbox cluster that outlives engines, and what is
+//! needed to judge both.
+
+use std::path::PathBuf;
+
+use anyhow::{Context as _, ensure};
+use cairn_engine::Commit;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::{
+    client::Client,
+    oracle::{Evidence, Told, verdict},
+    program::{Cairn, CairnOptions, SandboxProgram, cairn_journal, run},
+    world::writes,
+};
+
+/// A directory and a cluster.
+pub struct Site {
+    directory: TempDir,
+    /// The cluster, in a process of its own.
+    pub sandbox: SandboxProgram,
+}
+
+impl Site {
+    /// A new one.
+    ///
+    /// # Errors
+    /// If the cluster does not start.
+    pub async fn new() -> anyhow::Result<Self> {
+        let directory = tempfile::tempdir()?;
+        let sandbox = SandboxProgram::start(&directory.path().join("cluster")).await?;
+        Ok(Self { directory, sandbox })
+    }
+
+    /// The engine's data directory.
+    #[must_use]
+    pub fn data(&self) -> PathBuf {
+        self.directory.path().join("data")
+    }
+
+    /// Where there is room for more.
+    #[must_use]
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// `options`, with this site's cluster.
+    #[must_use]
+    pub fn options(&self, mut options: CairnOptions) -> CairnOptions {
+        options.arguments.extend(["--sandbox".to_owned(), self.sandbox.url.clone()]);
+        options
+    }
+
+    /// Starts an engine on the data directory and waits until it is ready.
+    ///
+    /// # Errors
+    /// If it does not get ready.
+    pub async fn cairn(&self, options: CairnOptions) -> anyhow::Result<Cairn> {
+        Cairn::dev(&self.data(), &self.options(options)).await
+    }
+
+    /// All that is known of this site, as the engine behind `client` has it.
+    ///
+    /// # Errors
+    /// If the engine or the cluster does not answer.
+    pub async fn evidence(&self, client: &Client, told: Vec<Told>) -> anyhow::Result<Evidence> {
+        Ok(Evidence {
+            told,
+            commits: commits(client).await?,
+            writes: writes(&self.sandbox.effects().await?, true),
+            objects: self.sandbox.objects().await?,
+            at_rest: true,
+            ..Evidence::default()
+        })
+    }
+
+    /// Asks the oracle about this site, and `cairn-journal` about its journal, in place and from an export.
+    ///
+    /// # Errors
+    /// If anything is broken.
+    pub async fn judge(&self, client: &Client, told: Vec<Told>) -> anyhow::Result<Evidence> {
+        let evidence = self.evidence(client, told).await?;
+        let verdict = verdict(&evidence);
+        ensure!(verdict.is_empty(), "violations:\n{verdict}");
+        self.verify().await?;
+        Ok(evidence)
+    }
+
+    /// Has `cairn-journal` check the journal in the data directory, whether an engine runs there or not.
+    ///
+    /// # Errors
+    /// If it finds anything.
+    pub async fn verify(&self) -> anyhow::Result<()> {
+        verify(&self.data()).await
+    }
+}
+
+/// Has `cairn-journal` check the journal in this directory.
+///
+/// # Errors
+/// If it finds anything.
+pub async fn verify(data: &std::path::Path) -> anyhow::Result<()> {
+    let data = data.to_str().context("temporary directories have plain names")?;
+    let verified = run(cairn_journal(&["verify", "--data", data])).await?;
+    ensure!(verified.status.success(), "verify ended with {}:\n{}", verified.status, verified.output);
+    Ok(())
+}
+
+/// The whole journal, from its first commit, over HTTP.
+///
+/// # Errors
+/// If it cannot be read.
+pub async fn commits(client: &Client) -> anyhow::Result<Vec<Commit>> {
+    let journal = client.get("/journal").await?.expect(200)?;
+    journal.text.lines().map(|line| serde_json::from_str(line).with_context(|| line.to_owned())).collect()
+}
+
+/// The statuses of these reports, in order.
+#[must_use]
+pub fn statuses(reports: &Value) -> Vec<String> {
+    let reports = reports.as_array().map(Vec::as_slice).unwrap_or_default();
+    reports.iter().map(|report| report["status"].as_str().unwrap_or_default().to_owned()).collect()
+}
+
+/// A number from the environment (`CAIRN_TEST_SEED`), or from the clock; printed, so that a failure can be repeated.
+#[must_use]
+pub fn seed() -> u64 {
+    let given = std::env::var("CAIRN_TEST_SEED").ok().and_then(|seed| seed.parse().ok());
+    let seed =
+        given.unwrap_or_else(|| u64::try_from(jiff::Timestamp::now().as_nanosecond() & 0xffff_ffff).unwrap_or(1));
+    println!("seed {seed}: CAIRN_TEST_SEED={seed} does the same again");
+    seed
+}
+
+/// Numbers that look random and are not: the same seed gives the same ones (SplitMix64).
+#[derive(Debug)]
+pub struct Numbers(u64);
+
+impl Numbers {
+    /// The numbers of this seed.
+    #[must_use]
+    pub fn of(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    /// One below `bound`.
+    ///
+    /// # Panics
+    /// If `bound` is 0.
+    pub fn below(&mut self, bound: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (mixed ^ (mixed >> 31)) % bound
+    }
+}
