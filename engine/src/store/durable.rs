@@ -1,7 +1,7 @@
 //! The store that keeps two copies: the commit log and sled, each healed from the other when it opens.
 //!
-//! - A commit is admitted, written to the log, synced, put into sled as one atomic batch, and then answered.
-//! - Reads go to sled, which therefore never shows what is not durable.
+//! - A commit is admitted, written to the log, synced, handed to the index, and then answered.
+//! - Reads see the index with what still waits to be given to it, and never what is not durable.
 //! - A failed write or sync stops the store for good: what is on disk then, only the next open tells.
 //! - At open, the copy that lacks something gets it from the other. What both lack is named, and nothing starts on it.
 
@@ -25,6 +25,7 @@ use crate::{
     },
     store::{
         Append, ListQuery, Listed, Refusal, ServiceRecord, Store, StoreError, Submission,
+        behind::Behind,
         log::{self, CommitLog, Cut, LogReader, OtherCopy, Recovered},
         reading,
         sled::Indexed,
@@ -85,7 +86,7 @@ pub struct OpenReport {
 /// The commit log and sled.
 #[derive(Debug)]
 pub struct DurableStore {
-    index: Indexed,
+    index: Behind,
     token: FencingToken,
     head: Mutex<(CommitNumber, Hash)>,
     writer: Mutex<Writer>,
@@ -168,6 +169,7 @@ impl DurableStore {
         let opening = ledger.open(options.now);
         log.append(opening.header.number, previous, &opening.payload)?;
         index.apply(&opening.changes)?;
+        let index = Behind::start(index)?;
         let (token, head) = (ledger.token, Mutex::new(ledger.head));
         let writer = Writer { ledger, log, space, segment_bytes: *segment_bytes, stopped: false, _lock: lock };
         Ok((Self { index, token, head, writer: Mutex::new(writer) }, report))
@@ -199,7 +201,7 @@ impl DurableStore {
 }
 
 impl Writer {
-    fn commit(&mut self, index: &Indexed, appends: Vec<Append>, now: Timestamp) -> Result<Answers, StoreError> {
+    fn commit(&mut self, index: &Behind, appends: Vec<Append>, now: Timestamp) -> Result<Answers, StoreError> {
         let low = self.space.look(self.segment_bytes.saturating_mul(ROOM_SEGMENTS));
         let Some(free_bytes) = low else { return self.make_durable(index, appends, now) };
         let floor_bytes = self.space.floor_bytes();
@@ -212,12 +214,12 @@ impl Writer {
         Ok(refused.into_iter().map(answer).collect())
     }
 
-    fn make_durable(&mut self, index: &Indexed, appends: Vec<Append>, now: Timestamp) -> Result<Answers, StoreError> {
+    fn make_durable(&mut self, index: &Behind, appends: Vec<Append>, now: Timestamp) -> Result<Answers, StoreError> {
         let previous = self.ledger.head.1;
         let plan = self.ledger.plan(index, appends, now)?;
         if let Some(commit) = plan.commit {
             self.log.append(commit.header.number, previous, &commit.payload)?;
-            index.apply(&commit.changes)?;
+            index.apply(commit.changes)?;
         }
         Ok(plan.answers)
     }

@@ -6,6 +6,7 @@
 //!
 //! [`MemoryStore`] keeps one copy, in memory; [`DurableStore`] keeps two, the commit log and sled, that heal each other.
 
+mod behind;
 mod check;
 mod durable;
 mod log;

@@ -1,0 +1,253 @@
+//! The engine in process, on both copies of the journal, with views off.
+
+use std::{
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use anyhow::Context as _;
+use async_trait::async_trait;
+use cairn_engine::{
+    Amounts, Definition, Effect, Engine, EngineOptions, Hash, Json, Limits, NewSubmission, OnFailure, Outcome, Output,
+    Probe, Registry, Residue, RetryPolicy, Step, StepContext, StepError, StepName, SystemClock, WorkflowState,
+    store::{DurableOptions, DurableStore},
+};
+use tokio::runtime::Runtime;
+
+use crate::{Output as Print, disk::Disk, process};
+
+const STEPS: usize = 10;
+const OUTPUT_BYTES: usize = 300;
+/// A ten-step workflow waits for the disk so often.
+const WAITS: u32 = 12;
+
+/// Does nothing, and says so in about 300 bytes.
+struct NoOp {
+    name: StepName,
+    waits: bool,
+}
+
+#[async_trait]
+impl Step for NoOp {
+    fn name(&self) -> StepName {
+        self.name.clone()
+    }
+
+    fn policy(&self) -> RetryPolicy {
+        RetryPolicy { total_max: Duration::from_secs(1_000_000), ..RetryPolicy::default() }
+    }
+
+    async fn run(&self, _: &StepContext) -> Result<Output, StepError> {
+        if self.waits {
+            return Err(StepError::transient("not yet").with_retry_after(Duration::from_secs(100_000)));
+        }
+        Ok(Output::new("nothing to do", &"x".repeat(OUTPUT_BYTES))?)
+    }
+
+    async fn probe(&self, _: &StepContext) -> Result<Probe, StepError> {
+        Ok(Probe::NotApplied)
+    }
+
+    async fn compensate(&self, _: &StepContext) -> Result<String, StepError> {
+        Ok("nothing to take back".to_owned())
+    }
+}
+
+struct Nothing;
+
+#[async_trait]
+impl Residue for Nothing {
+    async fn look(&self, _: &StepContext) -> Result<Vec<String>, StepError> {
+        Ok(Vec::new())
+    }
+}
+
+fn definition(waits: bool) -> Definition {
+    let step = |n| Arc::new(NoOp { name: StepName::new(&format!("step_{n}")), waits }) as Arc<dyn Step>;
+    Definition::new("no-op", 1, Effect::Create, (0..STEPS).map(step).collect(), Arc::new(Nothing))
+}
+
+async fn open(directory: &Path, limits: Limits, waits: bool) -> anyhow::Result<Engine> {
+    let (store, _) = DurableStore::open(&DurableOptions::new(directory))?;
+    let options = EngineOptions {
+        store: Arc::new(store),
+        definitions: Registry::new([definition(waits)]),
+        clock: Arc::new(SystemClock),
+        limits,
+    };
+    Ok(Engine::open(options).await?)
+}
+
+async fn submit(engine: &Engine, number: usize) -> anyhow::Result<WorkflowState> {
+    let submission = NewSubmission {
+        definition: "no-op".into(),
+        tenant: format!("tenant-{}", number % 64).as_str().into(),
+        service: format!("service-{number}").as_str().into(),
+        input: Json::of(&"y".repeat(200))?,
+        key: None,
+        body_hash: Hash::default(),
+        who: "load".into(),
+        holds: Amounts::new(),
+        quota: Amounts::new(),
+        on_failure: OnFailure::Rollback,
+    };
+    Ok(engine.submit(submission).await?)
+}
+
+/// Runs `work` for every number below `count`, `at_once` at a time, and gives the sorted times.
+async fn in_parallel<F>(count: usize, at_once: usize, work: impl Fn(usize) -> F) -> anyhow::Result<Vec<Duration>>
+where
+    F: Future<Output = anyhow::Result<()>> + Send + 'static,
+{
+    let work = &work;
+    let next = &AtomicUsize::new(0);
+    let workers = (0..at_once).map(|_| async move {
+        let mut times = Vec::new();
+        loop {
+            let number = next.fetch_add(1, Ordering::Relaxed);
+            if number >= count {
+                return anyhow::Ok(times);
+            }
+            let start = Instant::now();
+            tokio::spawn(work(number)).await??;
+            times.push(start.elapsed());
+        }
+    });
+    let mut times: Vec<_> = futures::future::try_join_all(workers).await?.into_iter().flatten().collect();
+    times.sort();
+    Ok(times)
+}
+
+fn percentile_ms(times: &[Duration], percent: usize) -> f64 {
+    times.get(times.len() * percent / 100).map_or(f64::NAN, |time| time.as_secs_f64() * 1e3)
+}
+
+/// Workflows a second, from submission to end.
+pub(crate) fn workflows(
+    runtime: &Runtime,
+    directory: &Path,
+    in_flight: &[usize],
+    count: Option<usize>,
+    disk: &Disk,
+    output: &Print,
+) -> anyhow::Result<()> {
+    output.title(
+        "The engine: ten no-op steps a workflow, every step durable before and after, both copies of the journal",
+    );
+    for &in_flight in in_flight {
+        let count = count.unwrap_or((in_flight * 100).clamp(1_000, 20_000));
+        let path = directory.join(format!("engine-{in_flight}"));
+        runtime.block_on(async {
+            let limits = Limits { in_flight, in_flight_per_tenant: in_flight, ..Limits::default() };
+            let engine = open(&path, limits, false).await?;
+            let (cpu, start) = (process::cpu_seconds(), Instant::now());
+            let times = in_parallel(count, in_flight, |number| {
+                let engine = engine.clone();
+                async move {
+                    let state = submit(&engine, number).await?;
+                    let state = engine.settled(state.id()).await?;
+                    anyhow::ensure!(state.outcome() == Some(Outcome::Succeeded), "a no-op failed: {state:?}");
+                    Ok(())
+                }
+            })
+            .await?;
+            let (took, cpu) = (start.elapsed(), process::cpu_seconds() - cpu);
+            engine.shutdown(Duration::from_secs(10)).await?;
+            let log = journal_bytes(&path.join("log"))?;
+            let index = process::allocated_bytes(&path.join("journal"));
+            let rate = count as f64 / took.as_secs_f64();
+            let twelve_syncs_ms = (disk.sync * WAITS).as_secs_f64() * 1e3;
+            output.row(&[
+                ("in_flight", in_flight as f64),
+                ("workflows", count as f64),
+                ("workflows_per_s", rate),
+                ("entries_per_s", rate * (2 * STEPS + 2) as f64),
+                ("p50_ms", percentile_ms(&times, 50)),
+                ("p95_ms", percentile_ms(&times, 95)),
+                ("p99_ms", percentile_ms(&times, 99)),
+                ("ratio_to_disk", percentile_ms(&times, 50) / twelve_syncs_ms),
+                ("cpu_s_per_1000", cpu / count as f64 * 1e3),
+                ("journal_bytes_per_workflow", log as f64 / count as f64),
+                ("index_bytes_per_workflow", index as f64 / count as f64),
+                ("peak_rss_mib", process::peak_rss_mib()),
+            ]);
+            anyhow::Ok(())
+        })?;
+        std::fs::remove_dir_all(&path)?;
+    }
+    Ok(())
+}
+
+/// The bytes of the log's frames: what is preallocated and not yet used does not count.
+fn journal_bytes(log: &Path) -> anyhow::Result<u64> {
+    let mut bytes = 0;
+    for segment in std::fs::read_dir(log)? {
+        let content = std::fs::read(segment?.path())?;
+        bytes += content.iter().rposition(|byte| *byte != 0).map_or(0, |last| last as u64 + 1);
+    }
+    Ok(bytes)
+}
+
+/// Submissions acknowledged a second: durable, indexed, nothing run.
+pub(crate) fn submissions(runtime: &Runtime, directory: &Path, count: usize, output: &Print) -> anyhow::Result<()> {
+    output.title("Submissions acknowledged: durable and indexed, with 1024 clients");
+    let path = directory.join("submit");
+    runtime.block_on(async {
+        let engine = open(&path, Limits { in_flight: 0, ..Limits::default() }, false).await?;
+        let start = Instant::now();
+        let times = in_parallel(count, 1_024, |number| {
+            let engine = engine.clone();
+            async move { submit(&engine, number).await.map(drop) }
+        })
+        .await?;
+        output.row(&[
+            ("submissions", count as f64),
+            ("submissions_per_s", count as f64 / start.elapsed().as_secs_f64()),
+            ("p50_ms", percentile_ms(&times, 50)),
+            ("p99_ms", percentile_ms(&times, 99)),
+        ]);
+        engine.shutdown(Duration::ZERO).await?;
+        anyhow::Ok(())
+    })?;
+    Ok(std::fs::remove_dir_all(&path)?)
+}
+
+/// Memory a workflow that waits for its retry time, and the time to open a journal full of them.
+pub(crate) fn waiting(runtime: &Runtime, directory: &Path, count: usize, output: &Print) -> anyhow::Result<()> {
+    output.title("Waiting: each workflow's first step waits for its retry time");
+    let path = directory.join("waiting");
+    runtime.block_on(async {
+        let engine = open(&path, Limits::default(), true).await?;
+        in_parallel(count, 1_024, |number| {
+            let engine = engine.clone();
+            async move {
+                let state = submit(&engine, number).await?;
+                // Submitted, started, failed: with the third entry it waits.
+                engine.grown(state.id(), cairn_engine::Sequence(2)).await;
+                Ok(())
+            }
+        })
+        .await?;
+        engine.shutdown(Duration::ZERO).await.context("closing the journal of those that wait")
+    })?;
+    // Measured on a fresh opening: what submitting them took does not count.
+    runtime.block_on(async {
+        let before = process::rss_bytes();
+        let start = Instant::now();
+        let engine = open(&path, Limits::default(), true).await?;
+        let opened = start.elapsed();
+        output.row(&[
+            ("workflows", count as f64),
+            ("active", engine.health().active as f64),
+            ("open_ms", opened.as_secs_f64() * 1e3),
+            ("rss_growth_bytes_per_workflow", (process::rss_bytes() - before) / count as f64),
+        ]);
+        engine.shutdown(Duration::ZERO).await?;
+        anyhow::Ok(())
+    })?;
+    Ok(std::fs::remove_dir_all(&path)?)
+}

@@ -1,0 +1,46 @@
+//! What this process has used, as the kernel counts it.
+
+use std::fs;
+
+/// The most memory that was resident at once, in MiB.
+pub(crate) fn peak_rss_mib() -> f64 {
+    status_kib("VmHWM:") / 1024.0
+}
+
+/// The memory that is resident now, in bytes.
+pub(crate) fn rss_bytes() -> f64 {
+    status_kib("VmRSS:") * 1024.0
+}
+
+fn status_kib(field: &str) -> f64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    status
+        .lines()
+        .find_map(|line| line.strip_prefix(field))
+        .and_then(|rest| rest.split_whitespace().next())
+        .and_then(|number| number.parse().ok())
+        .unwrap_or(f64::NAN)
+}
+
+/// CPU seconds used so far, in user and kernel mode. The kernel counts hundredths.
+pub(crate) fn cpu_seconds() -> f64 {
+    let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    // After the name in parentheses, which may hold blanks: state is the first field, utime the 12th, stime the 13th.
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+    let ticks = |at: usize| fields.get(at).and_then(|field| field.parse::<f64>().ok()).unwrap_or(f64::NAN);
+    (ticks(11) + ticks(12)) / 100.0
+}
+
+/// The bytes of all files below `directory`, as they are allocated on the disk.
+pub(crate) fn allocated_bytes(directory: &std::path::Path) -> u64 {
+    use std::os::unix::fs::MetadataExt as _;
+    let Ok(entries) = fs::read_dir(directory) else { return 0 };
+    entries
+        .flatten()
+        .map(|entry| match entry.metadata() {
+            Ok(metadata) if metadata.is_dir() => allocated_bytes(&entry.path()),
+            Ok(metadata) => metadata.blocks() * 512,
+            Err(_) => 0,
+        })
+        .sum()
+}
