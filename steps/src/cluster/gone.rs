@@ -7,12 +7,10 @@
 use std::time::Duration;
 
 use cairn_engine::StepError;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::Api;
-use kube::api::{ApiResource, DeleteParams, DynamicObject, ListParams, Preconditions, PropagationPolicy};
+use kube::api::{DeleteParams, DynamicObject, Preconditions, PropagationPolicy};
 
 use super::errors::{Asked, step_error};
-use super::{Cluster, LIST_MAX, Made, is_ours, marked_by, place};
+use super::{Cluster, Made, is_ours, place};
 use crate::render::Kind;
 
 /// The first wait before it is looked again whether something is gone; doubled each time, up to the longest.
@@ -110,34 +108,6 @@ impl Cluster {
         }
     }
 
-    /// What stands in this namespace and was neither made by this workflow nor follows from what it made.
-    ///
-    /// # Errors
-    /// [`StepError`], by the table of [`super::errors`].
-    pub async fn strangers(&self, namespace: &str, workflow: &str) -> Result<Vec<String>, StepError> {
-        let kinds = Kind::ALL.into_iter().filter(|kind| *kind != Kind::Namespace).map(Kind::api_resource);
-        let mut strangers = Vec::new();
-        for resource in kinds.chain([core_resource("Pod", "pods"), core_resource("Secret", "secrets")]) {
-            let doing = format!("list {} in namespace {namespace}", resource.plural);
-            let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), namespace, &resource);
-            // The metadata only: nobody here needs to see what is in a Secret.
-            let list = match api.list_metadata(&ListParams::default().limit(LIST_MAX)).await {
-                Ok(list) => list.items,
-                Err(kube::Error::Api(status)) if status.code == 404 => Vec::new(),
-                // The right to list Secrets is the right to read them: an operator may well withhold it.
-                Err(kube::Error::Api(status)) if status.code == 403 && resource.kind == "Secret" => Vec::new(),
-                Err(error) => return Err(step_error(Asked::Read, &doing, &error)),
-            };
-            let foreign =
-                list.iter().filter(|object| !marked_by(&object.metadata, workflow) && !is_machinery(&object.metadata));
-            strangers
-                .extend(foreign.map(|object| {
-                    format!("{}/{}", resource.kind, object.metadata.name.as_deref().unwrap_or_default())
-                }));
-        }
-        Ok(strangers)
-    }
-
     /// Everything in this namespace, and the namespace itself, that bears this workflow's mark.
     ///
     /// # Errors
@@ -158,23 +128,6 @@ impl Cluster {
             }
         }
         Ok(marked)
-    }
-}
-
-/// Objects that Kubernetes and its extensions put into every namespace, and what belongs to another object.
-fn is_machinery(metadata: &ObjectMeta) -> bool {
-    let owned = metadata.owner_references.as_ref().is_some_and(|owners| !owners.is_empty());
-    let name = metadata.name.as_deref().unwrap_or_default();
-    owned || matches!(name, "kube-root-ca.crt" | "openshift-service-ca.crt" | "istio-ca-root-cert")
-}
-
-fn core_resource(kind: &str, plural: &str) -> ApiResource {
-    ApiResource {
-        group: String::new(),
-        version: "v1".to_owned(),
-        api_version: "v1".to_owned(),
-        kind: kind.to_owned(),
-        plural: plural.to_owned(),
     }
 }
 

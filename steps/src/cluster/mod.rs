@@ -10,6 +10,7 @@ pub mod errors;
 pub mod gone;
 mod progress;
 pub mod rollout;
+pub mod strangers;
 mod trouble;
 mod watched;
 
@@ -24,6 +25,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::OnceCell;
 
 use self::errors::{Asked, step_error};
+use self::strangers::Tolerated;
 use self::watched::Watched;
 use crate::names;
 use crate::render::{Kind, Object};
@@ -32,7 +34,7 @@ use crate::render::{Kind, Object};
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(20);
 /// How long a watch may be silent: longer than the five minutes after which the server ends one by itself.
 const WATCH_SILENCE_MAX: Duration = Duration::from_secs(330);
-/// The most objects of one kind that are looked through in one namespace: far more than a cluster has.
+/// The most objects that one answer brings: far more than a cluster has.
 const LIST_MAX: u32 = 1000;
 
 /// The cluster. Cheap to clone; the clones share their watches.
@@ -41,6 +43,7 @@ pub struct Cluster {
     client: Client,
     watch_client: Client,
     watched: Arc<OnceCell<Watched>>,
+    tolerated: Arc<[Tolerated]>,
 }
 
 /// An object that a step has made: what the compensation may delete.
@@ -80,7 +83,7 @@ impl Cluster {
     /// The cluster behind this client. For a client over a network, see [`Cluster::connect`].
     #[must_use]
     pub fn new(client: Client) -> Self {
-        Self { watch_client: client.clone(), client, watched: Arc::default() }
+        Self { watch_client: client.clone(), client, watched: Arc::default(), tolerated: Arc::default() }
     }
 
     /// Connects to a cluster, with the client's own retries off and an end to every wait (C13).
@@ -100,7 +103,14 @@ impl Cluster {
             client: Client::try_from(config)?,
             watch_client: Client::try_from(watching)?,
             watched: Arc::default(),
+            tolerated: Arc::default(),
         })
+    }
+
+    /// The same cluster, which puts these into its namespaces by itself: they do not keep a namespace from being deleted.
+    #[must_use]
+    pub fn tolerating(self, tolerated: Vec<Tolerated>) -> Self {
+        Self { tolerated: tolerated.into(), ..self }
     }
 
     /// The client that everything but watches goes through.
@@ -148,10 +158,22 @@ impl Cluster {
     /// [`StepError`], by the table of [`errors`]; a kind that the server has not got is none at all.
     pub async fn list(&self, kind: Kind, namespace: &str) -> Result<Vec<DynamicObject>, StepError> {
         let doing = format!("list {} in namespace {namespace}", kind.api_resource().plural);
-        match self.api(kind, Some(namespace)).list(&ListParams::default().limit(LIST_MAX)).await {
-            Ok(list) => Ok(list.items),
-            Err(kube::Error::Api(status)) if status.code == 404 => Ok(Vec::new()),
-            Err(error) => Err(step_error(Asked::Read, &doing, &error)),
+        let api = self.api(kind, Some(namespace));
+        let mut params = ListParams::default().limit(LIST_MAX);
+        let mut all = Vec::new();
+        // Ends with the last page: each is a later part of one snapshot of the server.
+        loop {
+            match api.list(&params).await {
+                Ok(page) => {
+                    all.extend(page.items);
+                    match page.metadata.continue_.filter(|token| !token.is_empty()) {
+                        Some(token) => params.continue_token = Some(token),
+                        None => return Ok(all),
+                    }
+                }
+                Err(kube::Error::Api(status)) if status.code == 404 => return Ok(Vec::new()),
+                Err(error) => return Err(step_error(Asked::Read, &doing, &error)),
+            }
         }
     }
 

@@ -13,7 +13,7 @@ use serde::Serialize;
 
 use super::plan::{Objects, Plan, made_by_this_step};
 use crate::cluster::gone::Deletion;
-use crate::cluster::{Cluster, Found, made};
+use crate::cluster::{Cluster, Found, Made, made};
 use crate::render::{Kind, Object, Through};
 
 /// The step's name, and the status of its report.
@@ -22,6 +22,9 @@ pub(super) const NAME: &str = "namespace_created";
 /// How long one attempt of the compensation waits for the namespace to be gone: less than the attempt may take (60 s), so
 /// that it ends with what still holds it and not with a timeout. Real clusters take 5 to 16 s (C15).
 const GONE_WITHIN: Duration = Duration::from_secs(45);
+
+/// How many of others' objects are named.
+const NAMED_MAX: usize = 20;
 
 pub(super) struct NamespaceCreated {
     pub(super) cluster: Cluster,
@@ -76,23 +79,15 @@ impl Step for NamespaceCreated {
         let plan = Plan::of(cx)?;
         let mut messages = Vec::new();
         for one in made_by_this_step(cx) {
-            // Looked at before anything is deleted: what others put there must not go with it (I15).
-            let strangers = self.cluster.strangers(&one.name, &plan.workflow).await?;
-            let ours = matches!(
-                self.cluster.find(Kind::Namespace, None, &one.name, &plan.workflow).await?,
-                Found::Ours(found) if found.metadata.uid.as_deref() == Some(&one.uid) && found.metadata.deletion_timestamp.is_none()
-            );
-            if ours && !strangers.is_empty() {
-                return Err(StepError::permanent(format!(
-                    "namespace {} cannot be deleted: others have put {} there; move them away, then retry",
-                    one.name,
-                    strangers.join(", ")
-                )));
-            }
+            let unseen = self.refuse_strangers(&plan, &one).await?;
             match self.cluster.delete_ours(&one, &plan.workflow).await? {
                 Deletion::Begun => {
                     cx.wait(self.cluster.wait_gone(&one, GONE_WITHIN)).await??;
-                    messages.push(format!("deleted namespace {} and all that was in it", one.name));
+                    let mut message = format!("deleted namespace {} and all that was in it", one.name);
+                    if !unseen.is_empty() {
+                        message.push_str(&format!("; whether others had {} there may not be seen", unseen.join(", ")));
+                    }
+                    messages.push(message);
                 }
                 Deletion::Absent => messages.push(format!("namespace {} was gone", one.name)),
                 Deletion::NotOurs => {
@@ -105,6 +100,32 @@ impl Step for NamespaceCreated {
             return Ok("nothing was made".to_owned());
         }
         Ok(messages.join("; "))
+    }
+}
+
+impl NamespaceCreated {
+    /// Looks, before anything is deleted, for what others have put there: it must not go with it (I15). Gives back the kinds
+    /// that may not be seen.
+    async fn refuse_strangers(&self, plan: &Plan, one: &Made) -> Result<Vec<String>, StepError> {
+        let found = self.cluster.find(Kind::Namespace, None, &one.name, &plan.workflow).await?;
+        let still_ours = matches!(found, Found::Ours(found)
+            if found.metadata.uid.as_deref() == Some(&one.uid) && found.metadata.deletion_timestamp.is_none());
+        if !still_ours {
+            return Ok(Vec::new());
+        }
+        let strangers = self.cluster.strangers(&one.name, &plan.workflow).await?;
+        if strangers.found.is_empty() {
+            return Ok(strangers.unseen);
+        }
+        let mut named: Vec<String> = strangers.found.iter().take(NAMED_MAX).cloned().collect();
+        if strangers.found.len() > NAMED_MAX {
+            named.push(format!("{} more", strangers.found.len() - NAMED_MAX));
+        }
+        Err(StepError::permanent(format!(
+            "namespace {} cannot be deleted: others have put {} there; move them away, then retry",
+            one.name,
+            named.join(", ")
+        )))
     }
 }
 

@@ -167,3 +167,22 @@ async fn what_a_later_step_makes_anew_is_journaled_and_taken_back() {
         assert!(sets.get_opt(names::STATEFUL_SET).await.expect("an answer").is_none(), "{step}");
     }
 }
+
+/// Only the kinds that a cluster is made of were looked at: whatever else others had put into the namespace went with it.
+#[tokio::test(start_paused = true)]
+async fn an_object_of_a_kind_that_we_never_make_keeps_the_namespace_as_well() {
+    let bench = rolled_out().await;
+    let quotas: kube::Api<k8s_openapi::api::core::v1::ResourceQuota> =
+        kube::Api::namespaced(bench.sandbox.client(), "acme--search");
+    let theirs = serde_json::from_value(json!({"metadata": {"name": "shared"}, "spec": {"hard": {"pods": "50"}}}));
+    quotas.create(&kube::api::PostParams::default(), &theirs.expect("a quota")).await.expect("created");
+    let error = bench.compensate("namespace_created").await.expect_err("refused");
+    assert_eq!(error.failure.class, ErrorClass::Permanent);
+    assert!(error.failure.message.contains("ResourceQuota/shared"), "{error}");
+    quotas.delete("shared", &DeleteParams::default()).await.expect("moved away");
+    // The right to list Secrets is the right to read them, and often withheld.
+    bench.sandbox.faults().add(Fault::status(403).verb("list").resource("secrets"));
+    let said = bench.compensate("namespace_created").await.expect("deleted");
+    assert!(said.ends_with("whether others had secrets there may not be seen"), "{said}");
+    assert_eq!(bench.residue().await, Vec::<String>::new());
+}
