@@ -220,31 +220,66 @@ impl Cluster {
         }
     }
 
-    /// Applies the complete intent for an object that is not there, or that this workflow made.
+    /// Applies the complete intent for an object that is not there, or that this workflow made: that bears its mark and, where
+    /// the journal knows its UID, has that one.
     ///
     /// # Errors
     /// [`StepError`]: permanent if the object is somebody else's, else by the table of [`errors`].
-    pub async fn apply(&self, object: &Object, workflow: &str) -> Result<DynamicObject, StepError> {
-        let at = place(object.kind, object.namespace.as_deref(), &object.name);
-        match self.find(object.kind, object.namespace.as_deref(), &object.name, workflow).await? {
-            Found::Foreign(whose) => {
-                return Err(StepError::permanent(format!(
-                    "{at} exists and {whose}: delete it, or choose another `namespace`"
-                )));
-            }
+    pub async fn apply(&self, object: &Object, workflow: &str, journaled: &[Made]) -> Result<DynamicObject, StepError> {
+        let (namespace, name) = (object.namespace.as_deref(), &object.name);
+        let at = place(object.kind, namespace, name);
+        let doing = format!("apply {at}");
+        let on_record = |uid: &str| {
+            let mut same =
+                journaled.iter().filter(|made| made.kind() == Some(object.kind) && made.name == *name).peekable();
+            same.peek().is_none() || same.any(|made| made.uid == uid)
+        };
+        let mut body = object.body.clone();
+        let uid = match self.find(object.kind, namespace, name, workflow).await? {
+            Found::Foreign(whose) => return Err(theirs(&at, &whose)),
             Found::Ours(found) if found.metadata.deletion_timestamp.is_some() => {
                 return Err(StepError::transient(format!("{at} is being deleted")));
             }
-            Found::Nothing | Found::Ours(_) => {}
-        }
-        let params = PatchParams {
-            field_manager: Some(names::FIELD_MANAGER.to_owned()),
-            field_validation: Some(ValidationDirective::Strict),
-            ..PatchParams::default()
+            Found::Ours(found) => found.metadata.uid,
+            Found::Nothing => None,
         };
+        if let Some(uid) = &uid {
+            if !on_record(uid) {
+                return Err(theirs(&at, "bears our mark, but is not the one that was made: somebody made it anew"));
+            }
+            // A condition: what replaces it between our look and our apply is not changed.
+            body["metadata"]["uid"] = uid.clone().into();
+        }
+        match self.api(object.kind, namespace).patch(name, &applying(), &Patch::Apply(&body)).await {
+            Ok(answer) if uid.is_none() && !is_made_by_us_alone(&answer) => self.give_back(object, &answer).await,
+            Ok(answer) => Ok(answer),
+            // Servers differ in what they call a UID that is not met.
+            Err(kube::Error::Api(status)) if status.code == 422 && uid.is_some() => {
+                let now = self.read(object.kind, namespace, name).await?;
+                if now.is_none_or(|now| now.metadata.uid != uid) {
+                    return Err(StepError::transient(format!("{at} was replaced while it was applied")));
+                }
+                Err(step_error(Asked::Write, &doing, &kube::Error::Api(status)))
+            }
+            Err(error) => Err(step_error(Asked::Write, &doing, &error)),
+        }
+    }
+
+    /// Somebody made the object between our look and our apply, which was merged into it: an apply of nothing takes back every
+    /// field that is ours alone, our mark among them (C2).
+    async fn give_back(&self, object: &Object, merged: &DynamicObject) -> Result<DynamicObject, StepError> {
+        let at = place(object.kind, object.namespace.as_deref(), &object.name);
+        let nothing = serde_json::json!({
+            "apiVersion": object.body["apiVersion"], "kind": object.body["kind"],
+            "metadata": {"name": object.name, "uid": merged.metadata.uid},
+        });
         let api = self.api(object.kind, object.namespace.as_deref());
-        let applied = api.patch(&object.name, &params, &Patch::Apply(&object.body)).await;
-        applied.map_err(|error| step_error(Asked::Write, &format!("apply {at}"), &error))
+        let error = theirs(&at, "was made by somebody else at the same time");
+        Err(match api.patch(&object.name, &applying(), &Patch::Apply(&nothing)).await {
+            Ok(_) => error,
+            Err(kube::Error::Api(status)) if status.code == 404 => error,
+            Err(why) => error.with_evidence([format!("what was applied to {at} could not be taken back: {why}")]),
+        })
     }
 
     /// Sets the replicas of a workload that this workflow made to 0, whoever has set them to what they are. Only this one field
@@ -281,6 +316,25 @@ impl Cluster {
             None => Api::all_with(self.client.clone(), &resource),
         }
     }
+}
+
+/// How everything is applied: by the one manager, never by force, and with no field that the server does not know.
+fn applying() -> PatchParams {
+    PatchParams {
+        field_manager: Some(names::FIELD_MANAGER.to_owned()),
+        field_validation: Some(ValidationDirective::Strict),
+        ..PatchParams::default()
+    }
+}
+
+/// Whether the answer to an apply shows an object that this apply has made: no other manager has a field of it yet.
+fn is_made_by_us_alone(answer: &DynamicObject) -> bool {
+    let mut managers = answer.metadata.managed_fields.iter().flatten();
+    managers.all(|entry| entry.manager.as_deref() == Some(names::FIELD_MANAGER))
+}
+
+fn theirs(at: &str, whose: &str) -> StepError {
+    StepError::permanent(format!("{at} exists and {whose}: delete it, or choose another `namespace`"))
 }
 
 /// What was made, for the journal.

@@ -39,7 +39,7 @@ impl Step for DiskConfigured {
         for claim in &claims {
             self.refuse_shrinking(&plan, claim).await?;
         }
-        output(&plan, plan.apply(&self.cluster, &claims).await?)
+        output(&plan, plan.apply(cx, &self.cluster, &claims).await?)
     }
 
     async fn probe(&self, cx: &StepContext) -> Result<Probe, StepError> {

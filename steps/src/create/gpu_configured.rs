@@ -34,7 +34,7 @@ impl Step for GpuConfigured {
         if plan.request.gpu_count == 0 {
             return Ok(skipped());
         }
-        output(&plan, plan.apply(&self.cluster, &objects(&plan)).await?)
+        output(&plan, plan.apply(cx, &self.cluster, &objects(&plan)).await?)
     }
 
     async fn probe(&self, cx: &StepContext) -> Result<Probe, StepError> {

@@ -27,7 +27,7 @@ impl Step for K8sApplied {
 
     async fn run(&self, cx: &StepContext) -> Result<Output, StepError> {
         let plan = Plan::of(cx)?;
-        output(plan.apply(&self.cluster, &objects(&plan)).await?)
+        output(plan.apply(cx, &self.cluster, &objects(&plan)).await?)
     }
 
     async fn probe(&self, cx: &StepContext) -> Result<Probe, StepError> {

@@ -80,10 +80,15 @@ impl Plan {
     }
 
     /// Applies them in order.
-    pub(super) async fn apply(&self, cluster: &Cluster, objects: &[Object]) -> Result<Objects, StepError> {
-        let mut applied = Objects::default();
+    pub(super) async fn apply(
+        &self,
+        cx: &StepContext,
+        cluster: &Cluster,
+        objects: &[Object],
+    ) -> Result<Objects, StepError> {
+        let (mut applied, journaled) = (Objects::default(), made_by_all(cx));
         for object in objects {
-            let answer = cluster.apply(object, &self.workflow).await?;
+            let answer = cluster.apply(object, &self.workflow, &journaled).await?;
             applied.push(made(object, &answer)?);
         }
         Ok(applied)

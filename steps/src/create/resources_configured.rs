@@ -43,7 +43,7 @@ impl Step for ResourcesConfigured {
 
     async fn run(&self, cx: &StepContext) -> Result<Output, StepError> {
         let plan = Plan::of(cx)?;
-        let applied = plan.apply(&self.cluster, &objects(&plan)).await?;
+        let applied = plan.apply(cx, &self.cluster, &objects(&plan)).await?;
         output(&plan, applied)
     }
 

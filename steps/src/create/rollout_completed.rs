@@ -49,14 +49,15 @@ impl Step for RolloutCompleted {
     async fn run(&self, cx: &StepContext) -> Result<Output, StepError> {
         let plan = Plan::of(cx)?;
         let (mut awaited, mut applied) = (Vec::new(), Objects::default());
+        let journaled = made_by_all(cx);
         for object in workloads(&plan, Through::RolloutCompleted) {
-            let answer = self.cluster.apply(&object, &plan.workflow).await?;
+            let answer = self.cluster.apply(&object, &plan.workflow, &journaled).await?;
             let (one, generation) = (made(&object, &answer)?, answer.metadata.generation.unwrap_or(0));
             applied.push(one.clone());
             awaited.push(Awaited { made: one, generation });
         }
         let workloads = cx.wait(self.cluster.rolled_out(plan.namespace(), &awaited, &self.rules)).await??;
-        for one in plan.apply(&self.cluster, &formed(&plan)).await?.made {
+        for one in plan.apply(cx, &self.cluster, &formed(&plan)).await?.made {
             applied.push(one);
         }
         output(workloads, applied)

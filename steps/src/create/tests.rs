@@ -1,6 +1,7 @@
 //! Every step on the sandbox: run twice, probed before and after, compensated twice, compensated without ever having run, with
 //! each of its calls going wrong in turn, and among other people's objects.
 
+mod adoption;
 mod bench;
 mod faults;
 mod rollback;

@@ -10,8 +10,11 @@ use super::*;
 
 const OURS: &str = "0197a000-0000-7000-8000-000000000001";
 
-/// A server with one extension, that answers these lists and no others: the path and query, and the answer.
-fn cluster(lists: &'static [(&'static str, fn() -> Value)]) -> Cluster {
+/// The end of a path with its query, and the answer.
+type List = (&'static str, fn() -> Value);
+
+/// A server with one extension, that answers these lists and no others.
+fn cluster(lists: &'static [List]) -> Cluster {
     let resource = |kind: &str, name: &str, verbs: &[&str]| json!({"kind": kind, "name": name, "singularName": "", "namespaced": true, "verbs": verbs});
     let of = move |path: &str| {
         match path {
