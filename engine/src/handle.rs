@@ -210,6 +210,8 @@ impl Engine {
             gauges: Arc::clone(&gauges),
             token,
         };
+        // Known from here on, before the executor has taken over the first of them.
+        gauges.active.store(recovered.len(), Ordering::Relaxed);
         for state in recovered {
             // The receiver is at hand: this cannot fail.
             let _ = events.send(Event::Begin(Box::new(state)));
@@ -273,12 +275,13 @@ impl Engine {
             quota: submission.quota,
         };
         let (reply, answer) = oneshot::channel();
-        let events = self.inner.events.clone();
+        let (events, gauges) = (self.inner.events.clone(), Arc::clone(&self.inner.gauges));
         let writer = self.writer().ok_or(SubmitError::ShuttingDown)?;
         // Driving it does not depend on whether the client still waits.
         let began = move |answer: Result<Vec<Entry>, AppendError>| {
             let state = answer.map(|entries| {
                 let state = WorkflowState::begin(&entries[0]).expect("the store has admitted it");
+                gauges.active.fetch_add(1, Ordering::Relaxed);
                 let _ = events.send(Event::Begin(Box::new(state.clone())));
                 state
             });

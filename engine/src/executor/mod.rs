@@ -78,7 +78,7 @@ pub(crate) struct Parts {
     pub(crate) token: FencingToken,
 }
 
-/// How much is under way, for whoever looks from outside.
+/// How much is under way, for whoever looks from outside. A workflow is counted before the executor hears of it.
 #[derive(Default)]
 pub(crate) struct Gauges {
     pub(crate) active: std::sync::atomic::AtomicUsize,
@@ -231,7 +231,6 @@ impl Executor {
         let live =
             Live { state: Arc::new(state), hand: Hand::Nothing, asked: VecDeque::new(), timer: None, dying: None };
         self.live.insert(workflow, live);
-        self.parts.gauges.active.store(self.live.len(), Ordering::Relaxed);
         self.drive(workflow);
     }
 
@@ -537,6 +536,7 @@ impl Executor {
 
     fn forget(&mut self, workflow: WorkflowId) {
         if let Some(mut live) = self.live.remove(&workflow) {
+            self.parts.gauges.active.fetch_sub(1, Ordering::Relaxed);
             if let Hand::Attempting(attempting) | Hand::Appending { kept: Some(attempting), .. } = live.hand {
                 let tenant = live.state.submitted().tenant.clone();
                 if let Some(task) = &attempting.task {
@@ -552,7 +552,6 @@ impl Executor {
                 let _ = reply.send(Err(ControlError::NotFound { workflow }));
             }
         }
-        self.parts.gauges.active.store(self.live.len(), Ordering::Relaxed);
         self.fill();
     }
 

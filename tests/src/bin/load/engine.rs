@@ -240,6 +240,10 @@ pub(crate) fn waiting(runtime: &Runtime, directory: &Path, count: usize, output:
         let start = Instant::now();
         let engine = open(&path, Limits::default(), true).await?;
         let opened = start.elapsed();
+        // Recovery has read them all; the executor takes them over one by one.
+        while engine.health().active < count {
+            tokio::task::yield_now().await;
+        }
         output.row(&[
             ("workflows", count as f64),
             ("active", engine.health().active as f64),
