@@ -12,9 +12,8 @@ use std::{
 };
 
 use cairn_engine::{
-    Amounts, Commit, CommitNumber, Entry, Fact, FencingToken, Hash, IdempotencyKey, Service, Tenant, Timestamp,
-    WorkflowId,
-    store::{Append, ListQuery, Listed, Refusal, ServiceRecord, Store, StoreError, Submission},
+    Entry, Fact, Timestamp,
+    store::{Append, Around, Refusal, Store, StoreError},
 };
 use cairn_steps::report::STATUSES;
 
@@ -70,7 +69,11 @@ impl KillingStore {
     }
 }
 
-impl Store for KillingStore {
+impl Around for KillingStore {
+    fn within(&self) -> &dyn Store {
+        self.inner.as_ref()
+    }
+
     fn commit(&self, appends: Vec<Append>, now: Timestamp) -> Result<Vec<Result<Vec<Entry>, Refusal>>, StoreError> {
         let facts = appends.iter().any(|append| !append.facts.is_empty());
         let number = if facts { self.commits.fetch_add(1, Ordering::Relaxed) + 1 } else { 0 };
@@ -89,50 +92,6 @@ impl Store for KillingStore {
             die();
         }
         Ok(answers)
-    }
-
-    fn token(&self) -> FencingToken {
-        self.inner.token()
-    }
-
-    fn head(&self) -> (CommitNumber, Hash) {
-        self.inner.head()
-    }
-
-    fn workflow(&self, id: WorkflowId) -> Result<Vec<Entry>, StoreError> {
-        self.inner.workflow(id)
-    }
-
-    fn active(&self) -> Result<Vec<WorkflowId>, StoreError> {
-        self.inner.active()
-    }
-
-    fn list(&self, query: &ListQuery) -> Result<Vec<Listed>, StoreError> {
-        self.inner.list(query)
-    }
-
-    fn service(&self, tenant: &Tenant, service: &Service) -> Result<Option<ServiceRecord>, StoreError> {
-        self.inner.service(tenant, service)
-    }
-
-    fn services(&self, tenant: Option<&Tenant>) -> Result<Vec<ServiceRecord>, StoreError> {
-        self.inner.services(tenant)
-    }
-
-    fn usage(&self, tenant: &Tenant) -> Result<Amounts, StoreError> {
-        self.inner.usage(tenant)
-    }
-
-    fn submission(&self, tenant: &Tenant, key: &IdempotencyKey) -> Result<Option<Submission>, StoreError> {
-        self.inner.submission(tenant, key)
-    }
-
-    fn commits(&self, after: CommitNumber, max: usize) -> Result<Vec<Commit>, StoreError> {
-        self.inner.commits(after, max)
-    }
-
-    fn close(&self) -> Result<(), StoreError> {
-        self.inner.close()
     }
 }
 

@@ -9,9 +9,8 @@ use std::{
 };
 
 use cairn_engine::{
-    Amounts, Commit, CommitNumber, Entry, FencingToken, Hash, IdempotencyKey, Service as ServiceName, Tenant,
-    Timestamp, WorkflowId,
-    store::{Append, ListQuery, Listed, Refusal, ServiceRecord, Store, StoreError, Submission},
+    CommitNumber, Entry, Timestamp,
+    store::{Append, Around, Refusal, Store, StoreError},
 };
 use futures::{FutureExt as _, future::BoxFuture};
 use http::{Request, Response};
@@ -32,10 +31,6 @@ impl FaultyStore {
         Self { inner, life }
     }
 
-    fn alive(&self) -> Result<&dyn Store, StoreError> {
-        if self.life.is_over() { Err(StoreError::Stopped) } else { Ok(self.inner.as_ref()) }
-    }
-
     /// Puts on the tape what was committed since number `before`.
     fn record(&self, before: CommitNumber) -> Result<(), StoreError> {
         for commit in self.inner.commits(before, usize::MAX)? {
@@ -45,7 +40,11 @@ impl FaultyStore {
     }
 }
 
-impl Store for FaultyStore {
+impl Around for FaultyStore {
+    fn within(&self) -> &dyn Store {
+        self.inner.as_ref()
+    }
+
     fn commit(&self, appends: Vec<Append>, now: Timestamp) -> Result<Vec<Result<Vec<Entry>, Refusal>>, StoreError> {
         let verdict = self.life.next_commit();
         if verdict == Verdict::Refused {
@@ -57,48 +56,8 @@ impl Store for FaultyStore {
         if verdict == Verdict::LastWord { Err(StoreError::Stopped) } else { Ok(answers) }
     }
 
-    fn token(&self) -> FencingToken {
-        self.inner.token()
-    }
-
-    fn head(&self) -> (CommitNumber, Hash) {
-        self.inner.head()
-    }
-
-    fn workflow(&self, id: WorkflowId) -> Result<Vec<Entry>, StoreError> {
-        self.alive()?.workflow(id)
-    }
-
-    fn active(&self) -> Result<Vec<WorkflowId>, StoreError> {
-        self.alive()?.active()
-    }
-
-    fn list(&self, query: &ListQuery) -> Result<Vec<Listed>, StoreError> {
-        self.alive()?.list(query)
-    }
-
-    fn service(&self, tenant: &Tenant, service: &ServiceName) -> Result<Option<ServiceRecord>, StoreError> {
-        self.alive()?.service(tenant, service)
-    }
-
-    fn services(&self, tenant: Option<&Tenant>) -> Result<Vec<ServiceRecord>, StoreError> {
-        self.alive()?.services(tenant)
-    }
-
-    fn usage(&self, tenant: &Tenant) -> Result<Amounts, StoreError> {
-        self.alive()?.usage(tenant)
-    }
-
-    fn submission(&self, tenant: &Tenant, key: &IdempotencyKey) -> Result<Option<Submission>, StoreError> {
-        self.alive()?.submission(tenant, key)
-    }
-
-    fn commits(&self, after: CommitNumber, max: usize) -> Result<Vec<Commit>, StoreError> {
-        self.alive()?.commits(after, max)
-    }
-
-    fn close(&self) -> Result<(), StoreError> {
-        self.alive()?.close()
+    fn readable(&self) -> Result<(), StoreError> {
+        if self.life.is_over() { Err(StoreError::Stopped) } else { Ok(()) }
     }
 }
 

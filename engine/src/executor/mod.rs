@@ -7,6 +7,7 @@
 
 mod attempt;
 mod limits;
+mod live;
 mod plan;
 #[cfg(test)]
 mod tests;
@@ -42,6 +43,8 @@ pub(crate) use attempt::unknown_definition;
 use attempt::{Ended, Moment, Work};
 pub use limits::Limits;
 use limits::Turns;
+pub(crate) use live::Slot;
+use live::{Attempting, Hand, Live};
 use plan::Plan;
 pub(crate) use plan::needs_definition;
 
@@ -124,67 +127,6 @@ struct Executor {
 struct Closing {
     deadline: tokio::time::Instant,
     reply: oneshot::Sender<()>,
-}
-
-/// A workflow that is not finished.
-struct Live {
-    /// As it is on the disk.
-    state: Arc<WorkflowState>,
-    hand: Hand,
-    asked: VecDeque<(Fact, Answer)>,
-    /// The earliest place that it has in the heap of timers.
-    timer: Option<Timestamp>,
-    /// An attempt that was aborted: what comes next waits until it has really ended.
-    dying: Option<JoinHandle<()>>,
-}
-
-/// What is in hand.
-enum Hand {
-    Nothing,
-    /// Facts are on their way to the disk; then `next` begins and `replies` are answered.
-    Appending {
-        next: Option<Work>,
-        replies: Vec<Answer>,
-        kept: Option<Attempting>,
-    },
-    Attempting(Attempting),
-    /// It has ended; what it means is still to be appended.
-    Ended(Box<Ended>),
-}
-
-struct Attempting {
-    turn: u64,
-    work: Work,
-    has_slot: bool,
-    stop: watch::Sender<bool>,
-    /// None while it waits for a slot.
-    task: Option<JoinHandle<()>>,
-    /// It ended while facts were on their way to the disk.
-    ended: Option<Box<Ended>>,
-}
-
-/// The right of one attempt to be among those in flight.
-pub(crate) struct Slot {
-    workflow: WorkflowId,
-    turn: u64,
-    released: AtomicBool,
-    to: mpsc::UnboundedSender<Event>,
-}
-
-impl Slot {
-    /// One that nobody counts: for an attempt without an executor.
-    pub(crate) fn detached(workflow: WorkflowId) -> Self {
-        let (to, _) = mpsc::unbounded_channel();
-        Self { workflow, turn: 0, released: AtomicBool::new(true), to }
-    }
-
-    /// Gives the slot back before the attempt ends. Once is enough, twice does no harm.
-    pub(crate) fn release(&self) {
-        if !self.released.swap(true, Ordering::Relaxed) {
-            // Nobody listens only when the engine is gone.
-            let _ = self.to.send(Event::SlotFree { workflow: self.workflow, turn: self.turn });
-        }
-    }
 }
 
 impl Executor {

@@ -13,10 +13,9 @@ use async_trait::async_trait;
 
 use crate::{
     Amounts, Attempt, CommitNumber, ControlError, Definition, Effect, Engine, EngineOptions, Entry, ErrorClass, Fact,
-    FencingToken, Hash, IdempotencyKey, Json, Limits, NewSubmission, OnFailure, Outcome, Output, ParkReason,
-    PausedClock, Phase, Probe, Registry, Residue, RetryPolicy, Service, Step, StepContext, StepError, StepName, Tenant,
-    Timestamp, Who, WorkflowId,
-    store::{Append, ListQuery, Listed, MemoryStore, Refusal, ServiceRecord, Store, StoreError, Submission},
+    Hash, Json, Limits, NewSubmission, OnFailure, Outcome, Output, ParkReason, PausedClock, Phase, Probe, Registry,
+    Residue, RetryPolicy, Step, StepContext, StepError, StepName, Timestamp, Who, WorkflowId,
+    store::{Append, Around, ListQuery, MemoryStore, Refusal, Store, StoreError},
 };
 
 const STEPS: [&str; 3] = ["first", "second", "third"];
@@ -558,7 +557,11 @@ struct Failing {
     applied: bool,
 }
 
-impl Store for Failing {
+impl Around for Failing {
+    fn within(&self) -> &dyn Store {
+        self.inner.as_ref()
+    }
+
     fn commit(&self, appends: Vec<Append>, now: Timestamp) -> Result<Vec<Result<Vec<Entry>, Refusal>>, StoreError> {
         if self.after.fetch_sub(1, Ordering::SeqCst) > 0 {
             return self.inner.commit(appends, now);
@@ -567,49 +570,5 @@ impl Store for Failing {
             self.inner.commit(appends, now)?;
         }
         Err(StoreError::Stopped)
-    }
-
-    fn token(&self) -> FencingToken {
-        self.inner.token()
-    }
-
-    fn head(&self) -> (CommitNumber, Hash) {
-        self.inner.head()
-    }
-
-    fn workflow(&self, id: WorkflowId) -> Result<Vec<Entry>, StoreError> {
-        self.inner.workflow(id)
-    }
-
-    fn active(&self) -> Result<Vec<WorkflowId>, StoreError> {
-        self.inner.active()
-    }
-
-    fn list(&self, query: &ListQuery) -> Result<Vec<Listed>, StoreError> {
-        self.inner.list(query)
-    }
-
-    fn service(&self, tenant: &Tenant, service: &Service) -> Result<Option<ServiceRecord>, StoreError> {
-        self.inner.service(tenant, service)
-    }
-
-    fn services(&self, tenant: Option<&Tenant>) -> Result<Vec<ServiceRecord>, StoreError> {
-        self.inner.services(tenant)
-    }
-
-    fn usage(&self, tenant: &Tenant) -> Result<Amounts, StoreError> {
-        self.inner.usage(tenant)
-    }
-
-    fn submission(&self, tenant: &Tenant, key: &IdempotencyKey) -> Result<Option<Submission>, StoreError> {
-        self.inner.submission(tenant, key)
-    }
-
-    fn commits(&self, after: CommitNumber, max: usize) -> Result<Vec<crate::Commit>, StoreError> {
-        self.inner.commits(after, max)
-    }
-
-    fn close(&self) -> Result<(), StoreError> {
-        self.inner.close()
     }
 }

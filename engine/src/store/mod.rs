@@ -6,6 +6,7 @@
 //!
 //! [`MemoryStore`] keeps one copy, in memory; [`DurableStore`] keeps two, the commit log and sled, that heal each other.
 
+mod around;
 mod behind;
 mod check;
 mod durable;
@@ -18,6 +19,7 @@ mod space;
 #[cfg(test)]
 mod tests;
 
+pub use around::Around;
 pub use check::{IndexCheck, check_index};
 pub use durable::{DurableOptions, DurableStore, OpenReport};
 pub use log::{Cut, LogReader};
