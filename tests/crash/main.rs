@@ -56,6 +56,7 @@ impl Tally {
 fn lives(scenario: Scenario, cuts: &[Cut]) -> anyhow::Result<(Outcome, (u64, u64))> {
     World::run(async |mut world: World| {
         let request = request("acme", "search");
+        world.add_foreign().await?;
         for cut in cuts {
             // A cut within the opening itself leaves no engine: that is a life, too.
             let Ok(running) = world.open(Some(*cut), scenario.failing).await else { continue };

@@ -105,7 +105,8 @@ async fn sweep(options: CairnOptions) -> anyhow::Result<()> {
         .filter_map(|fault| async { fault })
         .collect()
         .await;
-    let (resumed, rolled_back) = if failing { (0, appends * 2) } else { (appends * 2, 0) };
+    let ended = appends * 2 - u64::try_from(faults.len())?;
+    let (resumed, rolled_back) = if failing { (0, ended) } else { (ended, 0) };
     println!(
         "killed with SIGKILL: points swept {}, resumed {resumed}, rolled back {rolled_back}, violations {}",
         appends * 2,

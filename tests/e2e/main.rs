@@ -1,6 +1,7 @@
 //! The real programs from end to end: killed, stopped, crowded out and started again.
 
 mod demo;
+mod disk;
 mod kills;
 mod refusals;
 mod shutdown;

@@ -1,7 +1,11 @@
 //! A place where the real programs work: a temporary directory, a sandbox cluster that outlives engines, and what is
 //! needed to judge both.
 
-use std::path::PathBuf;
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use anyhow::{Context as _, ensure};
 use cairn_engine::Commit;
@@ -10,8 +14,8 @@ use tempfile::TempDir;
 
 use crate::{
     client::Client,
-    oracle::{Evidence, Told, verdict},
-    program::{Cairn, CairnOptions, SandboxProgram, cairn_journal, run},
+    oracle::{Evidence, Told, Views, verdict},
+    program::{Cairn, CairnOptions, DEADLINE, SandboxProgram, cairn_journal, run},
     world::writes,
 };
 
@@ -65,9 +69,13 @@ impl Site {
     /// # Errors
     /// If the engine or the cluster does not answer.
     pub async fn evidence(&self, client: &Client, told: Vec<Told>) -> anyhow::Result<Evidence> {
+        let commits = commits(client).await?;
+        let views = self.data().join("views");
+        let views = if views.is_dir() { Some(views_at(&views, &commits).await?) } else { None };
         Ok(Evidence {
             told,
-            commits: commits(client).await?,
+            commits,
+            views,
             writes: writes(&self.sandbox.effects().await?, true),
             objects: self.sandbox.objects().await?,
             at_rest: true,
@@ -100,7 +108,7 @@ impl Site {
 ///
 /// # Errors
 /// If it finds anything.
-pub async fn verify(data: &std::path::Path) -> anyhow::Result<()> {
+pub async fn verify(data: &Path) -> anyhow::Result<()> {
     let data = data.to_str().context("temporary directories have plain names")?;
     let verified = run(cairn_journal(&["verify", "--data", data])).await?;
     ensure!(verified.status.success(), "verify ended with {}:\n{}", verified.status, verified.output);
@@ -114,6 +122,43 @@ pub async fn verify(data: &std::path::Path) -> anyhow::Result<()> {
 pub async fn commits(client: &Client) -> anyhow::Result<Vec<Commit>> {
     let journal = client.get("/journal").await?.expect(200)?;
     journal.text.lines().map(|line| serde_json::from_str(line).with_context(|| line.to_owned())).collect()
+}
+
+/// The views in this directory, once they have everything of these commits.
+async fn views_at(directory: &Path, commits: &[Commit]) -> anyhow::Result<Views> {
+    let last = commits.last().map_or(0, |commit| commit.number.0);
+    let caught_up = async {
+        loop {
+            // The cursor moves last; nobody but it tells how far the views are.
+            let cursor = std::fs::read(directory.join(".cursor")).unwrap_or_default();
+            let cursor: Value = serde_json::from_slice(&cursor).unwrap_or_default();
+            if cursor["commit"].as_u64().is_some_and(|at| at >= last) {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(DEADLINE, caught_up).await.context("the views do not catch up")?;
+    let json = |path: &Path| -> anyhow::Result<Value> {
+        serde_json::from_slice(&std::fs::read(path)?).with_context(|| path.display().to_string())
+    };
+    let files = |name: &str| -> anyhow::Result<BTreeMap<String, Value>> {
+        let mut files = BTreeMap::new();
+        for entry in std::fs::read_dir(directory.join(name))? {
+            let name = entry?.file_name().to_string_lossy().into_owned();
+            files.insert(name, Value::Null);
+        }
+        for (file, value) in &mut files {
+            *value = json(&directory.join(name).join(file))?;
+        }
+        Ok(files)
+    };
+    Ok(Views {
+        reports: files("deployment_reports")?.into_values().collect(),
+        log: std::fs::read_to_string(directory.join("deployment.log"))?.lines().map(str::to_owned).collect(),
+        tenant_data: files("tenant_data")?,
+        deployments: json(&directory.join("deployments.json"))?,
+    })
 }
 
 /// The statuses of these reports, in order.

@@ -20,6 +20,8 @@ use cairn_steps::{
     request::Request,
     sandbox::{Sandbox, SandboxOptions},
 };
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
+use kube::api::{Api, PostParams};
 use serde_json::{Value, json};
 
 use crate::{
@@ -82,14 +84,30 @@ impl World {
         })
     }
 
-    /// What is in the cluster now is somebody else's: it must stay as it is.
-    pub fn all_of_this_is_foreign(&mut self) {
-        self.foreign = self.sandbox.objects();
-    }
-
-    /// Limits what each tenant may hold.
-    pub fn set_quota(&mut self, quota: Amounts) {
-        self.quota = quota;
+    /// Puts something of somebody else's into the cluster: it must stay as it is.
+    ///
+    /// # Errors
+    /// If the cluster does not take it.
+    pub async fn add_foreign(&mut self) -> anyhow::Result<()> {
+        let client = self.sandbox.client();
+        let params = PostParams { field_manager: Some(TESTER.to_owned()), ..PostParams::default() };
+        let namespace = serde_json::from_value(json!({ "metadata": { "name": "theirs" } }))?;
+        Api::<Namespace>::all(client.clone()).create(&params, &namespace).await?;
+        for (name, annotation) in
+            [("plain", json!({})), ("marked", json!({ "cairn.dev/workflow": "of another engine" }))]
+        {
+            let object = json!({ "metadata": { "name": name, "annotations": annotation }, "data": { "a": "b" } });
+            let object = serde_json::from_value(object)?;
+            Api::<ConfigMap>::namespaced(client.clone(), "theirs").create(&params, &object).await?;
+        }
+        let theirs = |object: &Value| {
+            let metadata = &object["metadata"];
+            metadata["namespace"] == "theirs" || metadata["name"] == "theirs"
+        };
+        // What the cluster itself adds to a new namespace comes a moment later.
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        self.foreign = self.sandbox.objects().into_iter().filter(theirs).collect();
+        Ok(())
     }
 
     /// Begins the next life of an engine: it ends at `cut`, and its step `failing` fails for good after its work.
@@ -178,6 +196,7 @@ impl World {
             records: Some(records),
             usage,
             quota: self.quota.clone(),
+            views: None,
             at_rest,
         })
     }

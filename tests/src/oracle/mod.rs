@@ -9,6 +9,7 @@
 mod cluster;
 mod journal;
 mod records;
+mod views;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -18,6 +19,7 @@ use std::{
 use cairn_engine::{Amounts, Commit, Entry, Fact, Json, Outcome, Submitted, Tenant, WorkflowId, store::ServiceRecord};
 use serde_json::Value;
 
+pub use self::views::Views;
 use crate::life::Event;
 
 /// An invariant that does not hold.
@@ -106,6 +108,8 @@ pub struct Evidence {
     pub usage: BTreeMap<Tenant, Amounts>,
     /// The most that any tenant may hold.
     pub quota: Amounts,
+    /// The views on the disk, where there are any, once they have caught up.
+    pub views: Option<Views>,
     /// Trouble is over and everything had the time to end.
     pub at_rest: bool,
 }
@@ -157,6 +161,7 @@ pub fn check(evidence: &Evidence) -> Vec<Violation> {
     cluster::foreign(evidence, &mut found);
     records::quota(evidence, &mut found);
     records::records(&histories, evidence, &mut found);
+    views::views(&histories, evidence, &mut found);
     found.0
 }
 
