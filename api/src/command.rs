@@ -47,6 +47,7 @@ async fn serve(args: ServeArgs) -> anyhow::Result<ExitCode> {
     let kubeconfig = args.kubeconfig.or_else(|| settings.kubeconfig.clone());
     let context = args.context.or_else(|| settings.context.clone());
     let cluster = cluster::configured(kubeconfig.as_deref(), context.as_deref()).await?;
+    let cluster = cluster.tolerating(settings.tolerated.clone());
     engine::run(settings, args.testing, cluster).await
 }
 

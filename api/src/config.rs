@@ -14,6 +14,7 @@ use std::{
 };
 
 use cairn_engine::{Amounts, Limits, Tenant};
+use cairn_steps::cluster::strangers::Tolerated;
 use cairn_steps::gitlab::{AllowedHost, GitLabRules};
 
 pub(crate) use self::args::{
@@ -56,6 +57,8 @@ pub(crate) struct Settings {
     pub(crate) kubeconfig: Option<PathBuf>,
     /// The context in it, as the file has it.
     pub(crate) context: Option<String>,
+    /// What the cluster puts into its namespaces by itself.
+    pub(crate) tolerated: Vec<Tolerated>,
     /// What may change while the program runs.
     pub(crate) rules: Rules,
     /// Where the rules were read from, and are read again.
@@ -106,6 +109,13 @@ impl Settings {
         let file = File::read(shared.places.config.as_deref()).map_err(|error| ConfigError(vec![error]))?;
         let mut errors = Vec::new();
         let rules = rules(shared, &file, &mut errors);
+        let mut tolerated = Vec::new();
+        for text in &file.cluster.tolerate {
+            match text.parse() {
+                Ok(tolerates) => tolerated.push(tolerates),
+                Err(error) => errors.push(format!("cluster.tolerate: {error}")),
+            }
+        }
         let limits = Limits::default();
         let mut at_least_one = |key: &str, value: usize| {
             if value == 0 {
@@ -150,6 +160,7 @@ impl Settings {
             limits,
             kubeconfig: file.kubeconfig.clone(),
             context: file.context.clone(),
+            tolerated,
             rules,
             file: shared.places.config.clone(),
             shared: shared.clone(),
@@ -252,10 +263,16 @@ mod tests {
 
     #[test]
     fn every_wrong_value_is_named_by_its_key() {
-        let text =
-            "grace = \"soon\"\n[limits]\nin_flight = 0\n[gitlab]\nhosts = [\"a/b\"]\n[quota.tenants.A]\ncpu = \"1GB\"";
+        let text = "grace = \"soon\"\n[limits]\nin_flight = 0\n[cluster]\ntolerate = [\"what\"]\n[gitlab]\nhosts = [\"a/b\"]\n[quota.tenants.A]\ncpu = \"1GB\"";
         let error = with_file(text, &[]).expect_err("four of them").to_string();
-        for key in ["grace:", "limits.in_flight:", "gitlab.hosts:", "quota.tenants.A:", "quota.tenants.A.cpu:"] {
+        for key in [
+            "grace:",
+            "limits.in_flight:",
+            "cluster.tolerate:",
+            "gitlab.hosts:",
+            "quota.tenants.A:",
+            "quota.tenants.A.cpu:",
+        ] {
             assert!(error.contains(key), "{key} in {error}");
         }
         let error = with_file("prot = 1", &[]).expect_err("a typo").to_string();

@@ -23,6 +23,7 @@ pub(crate) struct File {
     pub(crate) grace: Option<String>,
     pub(crate) limits: LimitsFile,
     pub(crate) gitlab: GitLabFile,
+    pub(crate) cluster: ClusterFile,
     pub(crate) quota: QuotaFile,
 }
 
@@ -41,6 +42,14 @@ pub(crate) struct GitLabFile {
     pub(crate) hosts: Vec<String>,
     pub(crate) private_hosts: Vec<String>,
     pub(crate) allow_http: bool,
+}
+
+/// What is particular to the Kubernetes cluster.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct ClusterFile {
+    /// What the cluster puts into its namespaces by itself, and what therefore may go with one of ours.
+    pub(crate) tolerate: Vec<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
