@@ -26,7 +26,8 @@ pub struct RetryPolicy {
 impl Default for RetryPolicy {
     fn default() -> Self {
         Self {
-            attempts_max: 10,
+            // So many that the time rules: fifty waits of half a minute are more than ten minutes.
+            attempts_max: 50,
             total_max: Duration::from_secs(10 * 60),
             attempt_timeout: Duration::from_secs(30),
             first_delay: Duration::from_millis(200),

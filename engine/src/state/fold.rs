@@ -75,6 +75,12 @@ impl WorkflowState {
     /// # Errors
     /// [`IllegalFact`] if it may not follow; the state is then as before.
     pub fn fold_fact(&mut self, fact: &Fact, time: Timestamp) -> Result<(), IllegalFact> {
+        if matches!(self.phase, Phase::Finished { .. }) {
+            return Err(illegal(
+                fact,
+                "the workflow is finished, and that is final: what is wanted now is submitted anew",
+            ));
+        }
         match fact {
             Fact::Submitted(_) => Err(illegal(fact, "a workflow is submitted once")),
             Fact::AttemptStarted { step, attempt } => self.attempt_started(fact, step, *attempt, time),
@@ -335,9 +341,6 @@ impl WorkflowState {
     }
 
     fn cancel_requested(&mut self, fact: &Fact, force: bool) -> Folded {
-        if matches!(self.phase, Phase::Finished { .. }) {
-            return Err(illegal(fact, "the workflow is finished"));
-        }
         if force {
             self.cancelled = true;
             self.paused = false;
