@@ -91,7 +91,11 @@ impl GitLabRules {
     /// What a request's `gitlab_url` may look like under these rules.
     #[must_use]
     pub fn request_rules(&self) -> RequestRules {
-        RequestRules { allow_http: self.allow_http, allow_private: self.hosts.iter().any(|host| host.private) }
+        RequestRules {
+            allow_http: self.allow_http,
+            allow_private: self.hosts.iter().any(|host| host.private),
+            ..RequestRules::default()
+        }
     }
 }
 

@@ -54,11 +54,13 @@ pub struct RequestRules {
     pub allow_http: bool,
     /// `gitlab_url` may be an address inside: loopback, private, link-local.
     pub allow_private: bool,
+    /// `gitlab_url` may have any query. New requests may not: it could be a secret (I32).
+    pub allow_any_query: bool,
 }
 
 impl RequestRules {
     /// What a request out of the journal is read with: it was judged when it was accepted, and the rules may have changed since.
-    pub const JOURNALED: Self = Self { allow_http: true, allow_private: true };
+    pub const JOURNALED: Self = Self { allow_http: true, allow_private: true, allow_any_query: true };
 }
 
 /// What happens to the objects of a creation that fails.

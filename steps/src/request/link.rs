@@ -1,4 +1,7 @@
 //! What a `gitlab_url` may look like. Whether its host may be asked at all is for [`crate::gitlab`] to say.
+//!
+//! A URL is kept in the journal for ever, so it may carry nothing that could be a secret: no user, no password, and of query
+//! parameters only those that GitLab itself puts behind a raw file, with the values that it gives them. No message quotes one.
 
 use std::net::IpAddr;
 
@@ -9,6 +12,9 @@ use crate::addresses;
 
 /// The longest URL. GitLab's own limit for a path is shorter.
 const URL_CHARS_MAX: usize = 2048;
+
+/// What GitLab's own pages put behind the path of a raw file: name and possible values.
+const PARAMETERS: [(&str, [&str; 2]); 2] = [("ref_type", ["heads", "tags"]), ("inline", ["true", "false"])];
 
 /// Why a text cannot be a `gitlab_url`.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -23,6 +29,11 @@ pub(super) enum LinkError {
     Scheme(String),
     #[error("must not carry a user name or password: give the engine a token for that host instead")]
     Credentials,
+    #[error(
+        "must have no query but ref_type=heads, ref_type=tags, inline=true or inline=false: \
+         it would be kept for ever, and if it is a token, give the engine one for that host instead"
+    )]
+    Query,
     #[error("must not have a fragment: `#…` is never sent to a server")]
     Fragment,
     #[error("has no host: write https://HOST/GROUP/PROJECT/-/raw/REF/FILE.yml")]
@@ -50,6 +61,9 @@ pub(super) fn check(text: &str, rules: RequestRules) -> Result<String, LinkError
     if !url.username().is_empty() || url.password().is_some() {
         return Err(LinkError::Credentials);
     }
+    if !rules.allow_any_query && !url.query_pairs().all(|(name, value)| is_harmless(&name, &value)) {
+        return Err(LinkError::Query);
+    }
     if url.fragment().is_some() {
         return Err(LinkError::Fragment);
     }
@@ -66,4 +80,8 @@ pub(super) fn check(text: &str, rules: RequestRules) -> Result<String, LinkError
         return Err(LinkError::Inside(url.host_str().unwrap_or_default().to_owned()));
     }
     Ok(text.to_owned())
+}
+
+fn is_harmless(name: &str, value: &str) -> bool {
+    PARAMETERS.iter().any(|(known, values)| *known == name && values.contains(&value))
 }
