@@ -1,9 +1,9 @@
 //! `cairn demo --exit`: it shows what it was asked to show, or says that it could not.
 
-use anyhow::ensure;
+use anyhow::{Context as _, ensure};
 use cairn_steps::report::STATUSES;
 use cairn_tests::{
-    program::{cairn, run},
+    program::{Process, cairn, run},
     site::verify,
 };
 use futures::{StreamExt as _, TryStreamExt as _, stream};
@@ -52,4 +52,22 @@ async fn failed_at_any_step_the_demo_rolls_back_and_nothing_is_left() -> anyhow:
         anyhow::Ok(())
     };
     stream::iter(STATUSES).map(each).buffer_unordered(AT_ONCE).try_collect().await
+}
+
+/// What Ctrl-C at a terminal does: every process of the group gets the signal, not only the one in front.
+#[tokio::test(flavor = "multi_thread")]
+async fn interrupted_as_by_a_terminal_the_demo_ends_in_order_with_its_engine() -> anyhow::Result<()> {
+    let directory = tempfile::tempdir()?;
+    let data = directory.path().join("data");
+    let data_text = data.to_str().expect("temporary directories have plain names");
+    let mut command = cairn(&["demo", "--port", "0", "--pod-ready-after", "100ms", "--data", data_text]);
+    command.process_group(0);
+    let mut demo = Process::start(command)?;
+    demo.said(|line| line.contains("serving on until").then_some(())).await?;
+    demo.signal_group(rustix::process::Signal::INT)?;
+    let ended = demo.ended().await.context("the demo ends")?;
+    ensure!(ended.status.success(), "it ended with {}:\n{}", ended.status, ended.output);
+    // An engine that ended in order takes its port file along.
+    ensure!(!data.join("cairn.port").exists(), "the engine did not end in order:\n{}", ended.output);
+    verify(&data).await
 }

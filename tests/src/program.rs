@@ -183,9 +183,20 @@ impl Process {
     /// # Errors
     /// If it has ended.
     pub fn signal(&self, signal: rustix::process::Signal) -> anyhow::Result<()> {
+        rustix::process::kill_process(self.id()?, signal).context("cannot signal it")
+    }
+
+    /// Sends a signal to the process group that it leads, as a terminal does.
+    ///
+    /// # Errors
+    /// If it has ended, or leads no group.
+    pub fn signal_group(&self, signal: rustix::process::Signal) -> anyhow::Result<()> {
+        rustix::process::kill_process_group(self.id()?, signal).context("cannot signal its group")
+    }
+
+    fn id(&self) -> anyhow::Result<rustix::process::Pid> {
         let id = self.child.id().context("it has ended")?;
-        let id = rustix::process::Pid::from_raw(id.try_into()?).context("no process has the id 0")?;
-        rustix::process::kill_process(id, signal).context("cannot signal it")
+        rustix::process::Pid::from_raw(id.try_into()?).context("no process has the id 0")
     }
 
     /// What it has said so far.

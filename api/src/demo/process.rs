@@ -80,6 +80,9 @@ impl Launch {
             // A fault is for the one that it is meant for.
             .env_remove("CAIRN_KILL_AT")
             .env_remove("CAIRN_FAIL_AT")
+            // A group of its own: Ctrl-C at a terminal is for this process, which then ends the engine in order. The
+            // signal of both would be a second one to the engine, and end it at once.
+            .process_group(0)
             // Closed when this process ends, however it ends; the engine then ends too.
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
