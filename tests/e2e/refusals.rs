@@ -6,7 +6,7 @@ use anyhow::{Context as _, ensure};
 use cairn_steps::report::STATUSES;
 use cairn_tests::{
     client::Client,
-    program::{CairnOptions, Ended, Process, cairn, run},
+    program::{CairnOptions, DEADLINE, Ended, Process, cairn, run},
     site::{Site, statuses},
 };
 use serde_json::json;
@@ -127,6 +127,33 @@ async fn a_journal_of_a_newer_format_is_left_alone() -> anyhow::Result<()> {
     std::fs::write(&segment, known)?;
     site.cairn(CairnOptions::default()).await?;
     site.verify().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cluster_that_is_gone_for_a_while_is_found_again_and_the_creation_goes_on() -> anyhow::Result<()> {
+    let site = Site::new().await?;
+    let cluster = Client::new(&site.sandbox.url);
+    let hold = json!({ "action": { "pods": { "trouble": "NotReady" } } });
+    cluster.post("/sandbox/faults", &hold).await?.expect(201)?;
+    let cairn = site.cairn(CairnOptions::default()).await?;
+    let body = json!({ "user": "acme", "service_name": "search" });
+    let answer = cairn.client.post("/clusters", &body).await?.expect(202)?.json()?;
+    let id = answer["id"].as_str().context("an id")?.to_owned();
+    cairn.client.events(&id, 0, |event| event.data["fact"]["step"] == "rollout_completed").await?;
+    // With the process its faults are gone, and so is every watch; its objects are not.
+    let gone = site.kill_sandbox().await?;
+    while cairn.client.get("/readyz").await?.status != 503 {}
+    // What is submitted meanwhile is accepted, and waits.
+    let late = json!({ "user": "acme", "service_name": "late" });
+    let answer = cairn.client.post("/clusters", &late).await?.expect(202)?.json()?;
+    let late = answer["id"].as_str().context("an id")?.to_owned();
+    let site = Site::revive_sandbox(gone).await?;
+    cairn.client.ready(DEADLINE).await?;
+    for id in [&id, &late] {
+        cairn.client.workflow_when(id, |workflow| workflow["status"] == "succeeded").await?;
+    }
+    site.judge(&cairn.client, Vec::new()).await?;
+    Ok(())
 }
 
 /// A segment of the log whose header says that it has this format: a checksum over its first 68 bytes follows them.

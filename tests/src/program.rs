@@ -262,8 +262,16 @@ impl SandboxProgram {
     /// # Errors
     /// If it does not start.
     pub async fn start(data: &Path) -> anyhow::Result<Self> {
+        Self::start_at(data, "0").await
+    }
+
+    /// Starts one at this port: the same as before, to whoever knew it there.
+    ///
+    /// # Errors
+    /// If it does not start.
+    pub async fn start_at(data: &Path, port: &str) -> anyhow::Result<Self> {
         let data = data.to_str().context("temporary directories have plain names")?;
-        let command = cairn(&["sandbox", "--port", "0", "--data", data, "--pod-ready-after", "50ms"]);
+        let command = cairn(&["sandbox", "--port", port, "--data", data, "--pod-ready-after", "50ms"]);
         let mut process = Process::start(command)?;
         let url = process.said(url_in).await?;
         Ok(Self { process, url })

@@ -19,6 +19,9 @@ use crate::{
     world::writes,
 };
 
+/// Where the cluster keeps its objects.
+const CLUSTER: &str = "cluster";
+
 /// A directory and a cluster.
 pub struct Site {
     directory: TempDir,
@@ -33,7 +36,26 @@ impl Site {
     /// If the cluster does not start.
     pub async fn new() -> anyhow::Result<Self> {
         let directory = tempfile::tempdir()?;
-        let sandbox = SandboxProgram::start(&directory.path().join("cluster")).await?;
+        let sandbox = SandboxProgram::start(&directory.path().join(CLUSTER)).await?;
+        Ok(Self { directory, sandbox })
+    }
+
+    /// Kills the cluster; its objects stay. Returns the port at which it can come back.
+    ///
+    /// # Errors
+    /// If it cannot be killed.
+    pub async fn kill_sandbox(self) -> anyhow::Result<(TempDir, String)> {
+        let port = self.sandbox.url.rsplit(':').next().context("a URL with a port")?.to_owned();
+        self.sandbox.process.kill().await?;
+        Ok((self.directory, port))
+    }
+
+    /// Brings a killed cluster back.
+    ///
+    /// # Errors
+    /// If it does not start.
+    pub async fn revive_sandbox((directory, port): (TempDir, String)) -> anyhow::Result<Self> {
+        let sandbox = SandboxProgram::start_at(&directory.path().join(CLUSTER), &port).await?;
         Ok(Self { directory, sandbox })
     }
 
