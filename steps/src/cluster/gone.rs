@@ -108,22 +108,37 @@ impl Cluster {
         }
     }
 
-    /// Everything in this namespace, and the namespace itself, that bears this workflow's mark.
+    /// What a rollback has left: everything in this namespace, and the namespace itself, that bears this workflow's mark.
+    /// What is merely on its way out is not left yet: a claim goes only after the pod that uses it.
     ///
     /// # Errors
-    /// [`StepError`], by the table of [`super::errors`].
-    pub async fn marked(&self, namespace: &str, workflow: &str) -> Result<Vec<String>, StepError> {
+    /// [`StepError`] (transient) as long as all of it is being deleted; else by the table of [`super::errors`].
+    pub async fn left(&self, namespace: &str, workflow: &str) -> Result<Vec<String>, StepError> {
+        let marked = self.find_marked(namespace, workflow).await?;
+        let all_leave = marked.iter().all(|(_, leaves)| *leaves);
+        let objects: Vec<String> = marked.into_iter().map(|(object, _)| object).collect();
+        if all_leave && !objects.is_empty() {
+            return Err(StepError::transient(format!("not gone yet: {}", objects.join(", "))));
+        }
+        Ok(objects)
+    }
+
+    /// Everything that bears the mark, each with whether it is being deleted.
+    async fn find_marked(&self, namespace: &str, workflow: &str) -> Result<Vec<(String, bool)>, StepError> {
+        let leaves = |object: &DynamicObject| object.metadata.deletion_timestamp.is_some();
         let mut marked = Vec::new();
         if let Some(object) = self.read(Kind::Namespace, None, namespace).await?
             && is_ours(&object, workflow)
         {
-            marked.push(format!("{}{}", place(Kind::Namespace, None, namespace), leaving(&object)));
+            let text = format!("{}{}", place(Kind::Namespace, None, namespace), leaving(&object));
+            marked.push((text, leaves(&object)));
         }
         for kind in Kind::ALL.into_iter().filter(|kind| *kind != Kind::Namespace) {
             for object in self.list(kind, namespace).await? {
                 if is_ours(&object, workflow) {
                     let name = object.metadata.name.clone().unwrap_or_default();
-                    marked.push(format!("{}{}", place(kind, Some(namespace), &name), leaving(&object)));
+                    let text = format!("{}{}", place(kind, Some(namespace), &name), leaving(&object));
+                    marked.push((text, leaves(&object)));
                 }
             }
         }

@@ -86,7 +86,7 @@ struct Left {
 impl Residue for Left {
     async fn look(&self, cx: &StepContext) -> Result<Vec<String>, StepError> {
         let request: Request = cx.input()?;
-        self.cluster.marked(request.namespace.as_str(), &cx.workflow().to_string()).await
+        self.cluster.left(request.namespace.as_str(), &cx.workflow().to_string()).await
     }
 }
 
