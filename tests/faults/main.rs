@@ -1,6 +1,8 @@
 //! A cluster on its worse days, in process: each call of a creation, in turn, goes wrong in each way, and the engine lives
 //! on. It ends as if nothing had been, with no effect twice; what must hold is the oracle's to say.
 
+mod somebody;
+
 use anyhow::{Context as _, bail, ensure};
 use cairn_engine::Outcome;
 use cairn_steps::sandbox::{Fault, FaultAction, FaultMatch};

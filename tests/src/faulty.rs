@@ -100,6 +100,9 @@ where
                 return Err("connection refused: this process is over".into());
             }
             let answer = inner.oneshot(request).await.map_err(Into::into);
+            if let Some(deed) = life.deed() {
+                deed.await;
+            }
             // An answer that comes after the end of the process reaches nobody.
             if life.is_over() { Err("connection reset: this process is over".into()) } else { answer }
         }

@@ -9,6 +9,7 @@ use std::sync::{
 };
 
 use cairn_engine::Commit;
+use futures::future::BoxFuture;
 use tokio::sync::watch;
 
 /// Where a life ends.
@@ -101,7 +102,6 @@ impl Tape {
 }
 
 /// One life.
-#[derive(Debug)]
 pub struct Life {
     number: u32,
     cut: Option<Cut>,
@@ -109,8 +109,12 @@ pub struct Life {
     commits: AtomicU64,
     calls: AtomicU64,
     ended: watch::Sender<bool>,
+    somebody: Mutex<Option<(u64, Deed)>>,
     tape: Arc<Tape>,
 }
+
+/// What somebody else does to the cluster.
+pub type Deed = BoxFuture<'static, ()>;
 
 /// What becomes of an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -134,6 +138,7 @@ impl Life {
             commits: AtomicU64::new(0),
             calls: AtomicU64::new(0),
             ended: watch::Sender::new(false),
+            somebody: Mutex::default(),
             tape,
         })
     }
@@ -157,6 +162,18 @@ impl Life {
             self.tape.push(Event::Called(call));
         }
         verdict
+    }
+
+    /// Right after this call of this life somebody does that.
+    pub fn after_call(&self, call: u64, deed: Deed) {
+        *self.somebody.lock().unwrap_or_else(PoisonError::into_inner) = Some((call, deed));
+    }
+
+    /// What somebody does now, if it is time.
+    pub(crate) fn deed(&self) -> Option<Deed> {
+        let mut somebody = self.somebody.lock().unwrap_or_else(PoisonError::into_inner);
+        let due = somebody.as_ref().is_some_and(|(call, _)| self.calls.load(Ordering::SeqCst) >= *call);
+        if due { somebody.take().map(|(_, deed)| deed) } else { None }
     }
 
     fn verdict(&self, operation: Operation) -> Verdict {
