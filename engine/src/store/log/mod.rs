@@ -7,6 +7,7 @@
 
 mod frame;
 mod recover;
+mod stray;
 mod segment;
 mod reader;
 

@@ -22,6 +22,7 @@ use super::{
     CommitLog, begin,
     frame::{self, Found},
     segment::{self, FORMAT, HEADER_BYTES, Header, HeaderError, Prepared},
+    stray::Strays,
 };
 
 /// The copy that heals the log, as far as it can be read.
@@ -71,11 +72,14 @@ pub(in crate::store) fn recover(
     known: CommitNumber,
 ) -> Result<Recovered, StoreError> {
     segment::remove_unfinished(dir)?;
-    let found = segment::list(dir)?;
+    let mut found = segment::list(dir)?;
+    let strays = Strays::among(&mut found)?;
+    // Before anything is changed: what only a complete copy can tell apart from a loss needs one.
+    strays.refuse_unless(other.is_some_and(OtherCopy::is_complete))?;
     let last = found.last().map_or(1, |(segment, _)| *segment);
-    let mut loaded = Vec::new();
+    let mut firsts = Vec::new();
     for segment in 1..=last {
-        loaded.push(peek(dir, segment)?);
+        firsts.push(peek(dir, segment)?);
     }
     let mut walk = Walk {
         dir,
@@ -90,34 +94,36 @@ pub(in crate::store) fn recover(
         healed: Vec::new(),
         cut: None,
     };
-    if found.is_empty() && other.is_none_or(|other| other.payload(CommitNumber(1)).is_none()) {
+    let is_new = found.is_empty() && other.is_none_or(|other| other.payload(CommitNumber(1)).is_none());
+    let mut end = HEADER_BYTES as u64;
+    for segment in (1..=last).filter(|_| !is_new) {
+        let at = usize::try_from(segment - 1).expect("as many as there are files");
+        // A number that lies behind is that of a file which is not what its name says.
+        let bound = firsts[at + 1..].iter().flatten().find(|first| **first >= walk.next);
+        end = walk.segment(segment, bound.copied(), segment == last)?;
+    }
+    // The log without them must be all that the other copy knows, and that is complete.
+    strays.refuse_unless(walk.next == known.next())?;
+    walk.healed.extend(strays.set_aside(dir)?);
+    if is_new {
         let log = begin(dir, segment_bytes)?;
         return Ok(walk.done(log));
     }
-    for segment in 1..=last {
-        let at = usize::try_from(segment - 1).expect("as many as there are files");
-        let bound = loaded[at + 1..].iter().find_map(|later| *later);
-        let end = walk.segment(segment, bound, segment == last)?;
-        if segment == last {
-            let path = dir.join(segment::file_name(segment));
-            let file = OpenOptions::new().read(true).write(true).open(&path);
-            let file = file.map_err(|source| StoreError::Io { action: "open", path: path.clone(), source })?;
-            let length =
-                file.metadata().map_err(|source| StoreError::Io { action: "read", path: path.clone(), source })?;
-            let log = CommitLog {
-                dir: dir.to_owned(),
-                segment_bytes,
-                segment,
-                path,
-                file,
-                offset: end,
-                end: length.len(),
-                next: None,
-            };
-            return Ok(walk.done(log));
-        }
-    }
-    unreachable!("there is a last segment, and it has returned")
+    let path = dir.join(segment::file_name(last));
+    let file = OpenOptions::new().read(true).write(true).open(&path);
+    let file = file.map_err(|source| StoreError::Io { action: "open", path: path.clone(), source })?;
+    let length = file.metadata().map_err(|source| StoreError::Io { action: "read", path: path.clone(), source })?;
+    let log = CommitLog {
+        dir: dir.to_owned(),
+        segment_bytes,
+        segment: last,
+        path,
+        file,
+        offset: end,
+        end: length.len(),
+        next: None,
+    };
+    Ok(walk.done(log))
 }
 
 /// The number of the first commit of a segment, as its header says, or else its first frame.
@@ -131,7 +137,9 @@ fn peek(dir: &Path, segment: u64) -> Result<Option<CommitNumber>, StoreError> {
     match Header::decode(&bytes) {
         Ok(header) if header.segment == segment => Ok(Some(header.first)),
         Err(HeaderError::Newer(found)) => Err(StoreError::NewerFormat { path, found, known: FORMAT }),
-        Ok(_) | Err(HeaderError::Damaged) => {
+        // Another segment's content says nothing of this one's.
+        Ok(_) => Ok(None),
+        Err(HeaderError::Damaged) => {
             let bytes = fs::read(&path).map_err(|source| StoreError::Io { action: "read", path, source })?;
             match frame::at(&bytes, HEADER_BYTES) {
                 Found::Frame(payload) => Ok(codec::decode_header(payload).ok().map(|commit| commit.number)),
@@ -233,6 +241,11 @@ impl Walk<'_> {
             self.compare(&commit, &payload);
             (self.next, self.previous, self.head) = (commit.number.next(), commit.hash, Some(commit));
             payloads.push(payload);
+        }
+        // Readers go on until nothing follows, whatever the next segment says.
+        if !flawed && bound.is_some() && frame::at(&bytes, offset) != Found::End {
+            flawed = true;
+            self.healed.push(format!("what does not belong there, {}", place(offset)));
         }
         if torn {
             self.cut(&path, &bytes, offset, flawed)?;

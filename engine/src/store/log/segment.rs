@@ -83,9 +83,11 @@ pub(super) fn list(dir: &Path) -> Result<Vec<(u64, PathBuf)>, StoreError> {
     for entry in fs::read_dir(dir).map_err(failed)? {
         let path = entry.map_err(failed)?.path();
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        let number =
-            name.strip_suffix(".log").filter(|digits| digits.len() >= 6).and_then(|digits| digits.parse().ok());
-        if let Some(number) = number {
+        let number = name
+            .strip_suffix(".log")
+            .and_then(|digits| digits.parse().ok())
+            .filter(|number| file_name(*number) == name);
+        if let Some(number) = number.filter(|number| *number > 0) {
             segments.push((number, path));
         }
     }

@@ -193,6 +193,85 @@ fn blocks_zeroed_swapped_or_taken_from_elsewhere_in_the_log_are_healed() {
 }
 
 #[test]
+fn a_copy_of_a_segment_behind_the_log_is_set_aside_and_never_takes_part() {
+    let mut journal = Journal::new();
+    let last = (1..).take_while(|number| journal.segment(*number).exists()).last().expect("there is one");
+    let whole: Vec<_> = (1..=last).map(|number| fs::read(journal.segment(number)).expect("it reads")).collect();
+    for stray in [last + 1, last + 2, 20_261_123] {
+        for content in [&whole[0], &whole[1], &b"no segment at all".repeat(99)] {
+            if stray == last + 1 && *content == b"no segment at all".repeat(99) {
+                // It may be what has become of the last segment: that is another test.
+                continue;
+            }
+            fs::write(journal.segment(stray), content).expect("it takes a write");
+            let report = journal.opens_whole();
+            assert!(report.healed[0].starts_with(&format!("log/{stray:06}.log, it ")), "{report:?}");
+            assert!(!journal.segment(stray).exists());
+            assert_eq!(
+                fs::read(journal.dir.path().join(format!("log/{stray:06}.stray-1"))).ok().as_ref(),
+                Some(content)
+            );
+            fs::remove_file(journal.dir.path().join(format!("log/{stray:06}.stray-1"))).expect("it is there");
+            assert!(journal.opens_whole().healed.is_empty());
+        }
+    }
+    // Under a name that no segment has, it is nobody's.
+    fs::write(journal.dir.path().join("log/0000002.log"), &whole[0]).expect("it takes a write");
+    assert!(journal.opens_whole().healed.is_empty());
+}
+
+#[test]
+fn a_copy_of_a_segment_that_may_stand_for_a_lost_one_is_named_and_nothing_is_changed() {
+    for stray in [0, 1, 20_261_123] {
+        let journal = Journal::new();
+        let last = (1..).take_while(|number| journal.segment(*number).exists()).last().expect("there is one");
+        let stray = if stray < 2 { last + stray } else { stray };
+        fs::copy(journal.segment(1), journal.segment(stray)).expect("it copies");
+        fs::remove_dir_all(journal.index()).expect("it is there");
+        let names = || {
+            let files = fs::read_dir(journal.dir.path().join("log")).expect("it is there");
+            files.map(|file| file.expect("it reads").file_name()).collect::<std::collections::BTreeSet<_>>()
+        };
+        let before = names();
+        journal.is_named(&format!("log/{stray:06}.log"));
+        assert_eq!(names(), before);
+    }
+}
+
+#[test]
+fn a_segment_overwritten_by_another_is_healed_from_the_index_wherever_it_stands() {
+    let mut journal = Journal::new();
+    let (store, _) = journal.open().expect("it opens");
+    for number in 21..=30 {
+        run(&store, number, submitted(Effect::Create, "acme", &format!("s{number}")), success());
+    }
+    journal.commits = store.commits(CommitNumber(0), usize::MAX).expect("it reads");
+    store.close().expect("it comes to rest");
+    drop(store);
+    let last = (1..).take_while(|number| journal.segment(*number).exists()).last().expect("there is one");
+    assert!(last > 2, "the journal has a middle");
+    for (from, to) in [(1, 2), (last, 2), (2, 1), (1, last), (last - 1, last)] {
+        if journal.segment(to).exists() && journal.segment(from).exists() && from != to {
+            fs::copy(journal.segment(from), journal.segment(to)).expect("it copies");
+            assert!(!journal.opens_whole().healed.is_empty(), "{from} over {to}");
+        }
+    }
+}
+
+/// What an earlier cairn made of a copy behind its log: the last segment twice, under two numbers.
+#[test]
+fn a_log_that_holds_a_segment_twice_is_put_right() {
+    let mut journal = Journal::new();
+    let last = (1..).take_while(|number| journal.segment(*number).exists()).last().expect("there is one");
+    let mut bytes = fs::read(journal.segment(last)).expect("it reads");
+    bytes[12..20].copy_from_slice(&(last + 1).to_le_bytes());
+    let sum = crc32c::crc32c(&bytes[..68]).to_le_bytes();
+    bytes[68..72].copy_from_slice(&sum);
+    fs::write(journal.segment(last + 1), &bytes).expect("it takes a write");
+    assert_eq!(journal.opens_whole().healed.len(), 1);
+}
+
+#[test]
 fn an_index_that_is_gone_or_unreadable_is_made_again_from_the_log() {
     let mut journal = Journal::new();
     fs::remove_dir_all(journal.index()).expect("it is there");
