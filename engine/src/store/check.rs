@@ -3,9 +3,10 @@
 //! Sled writes when it opens: it is opened as a copy, in a temporary directory that is gone afterwards.
 
 use std::{
-    fs::{self, File, TryLockError},
+    fs::{self, DirBuilder, File, OpenOptions, TryLockError},
     io,
     ops::ControlFlow,
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
 
@@ -21,7 +22,7 @@ use crate::{
         durable::{damaged, index_dir},
         log::{LogReader, OtherCopy},
         reading,
-        sled::Indexed,
+        sled::{Indexed, Unusable},
     },
 };
 
@@ -55,7 +56,10 @@ pub fn check_index(data: &Path) -> Result<IndexCheck, StoreError> {
     drop(lock);
     let index = match Indexed::open(&copy.0) {
         Ok(index) => index,
-        Err(why) => {
+        Err(Unusable { refused: Some(source), .. }) => {
+            return Err(StoreError::Io { action: "open a copy of the index in", path: copy.0.clone(), source });
+        }
+        Err(Unusable { why, .. }) => {
             check.differences.push(format!("the index cannot be opened: {why}"));
             return Ok(check);
         }
@@ -148,7 +152,7 @@ impl Copied {
         let name = format!("cairn-check-{}", uuid::Uuid::now_v7());
         let copied = Self(std::env::temp_dir().join(name));
         // Nobody else's eyes: a request may hold what is nobody else's business.
-        std::os::unix::fs::DirBuilderExt::mode(&mut fs::DirBuilder::new(), 0o700).create(&copied.0).map_err(failed)?;
+        DirBuilder::new().mode(0o700).create(&copied.0).map_err(failed)?;
         if dir.exists() {
             copy(dir, &copied.0).map_err(failed)?;
         }
@@ -171,8 +175,47 @@ fn copy(from: &Path, to: &Path) -> io::Result<()> {
             fs::create_dir(&target)?;
             copy(&entry.path(), &target)?;
         } else {
-            fs::copy(entry.path(), &target)?;
+            // The content alone: sled writes to the copy, and what it was made of may be read-only, as a backup is.
+            let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&target)?;
+            io::copy(&mut File::open(entry.path())?, &mut file)?;
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn a_copy_of_what_is_read_only_can_be_written_to_and_by_nobody_else() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        fs::create_dir(dir.path().join("blobs")).expect("it is made");
+        for name in ["db", "blobs/1"] {
+            let path = dir.path().join(name);
+            fs::write(&path, name).expect("it takes a write");
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o444)).expect("it is ours");
+        }
+        fs::set_permissions(dir.path().join("blobs"), fs::Permissions::from_mode(0o555)).expect("it is ours");
+        let copied = Copied::of(dir.path()).expect("it can be copied");
+        for name in ["db", "blobs/1"] {
+            let path = copied.0.join(name);
+            assert_eq!(fs::read(&path).expect("it is there"), name.as_bytes());
+            assert_eq!(path.metadata().expect("it is there").permissions().mode() & 0o777, 0o600, "{name}");
+        }
+        let blobs = copied.0.join("blobs").metadata().expect("it is there").permissions();
+        assert_eq!(blobs.mode() & 0o700, 0o700);
+        fs::set_permissions(dir.path().join("blobs"), fs::Permissions::from_mode(0o755)).expect("it is ours");
+    }
+
+    #[test]
+    fn an_index_that_cannot_be_read_is_not_checked_and_no_bad_one() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        // A name that leads nowhere cannot be copied.
+        fs::create_dir(dir.path().join("journal")).expect("it is made");
+        std::os::unix::fs::symlink("nowhere", dir.path().join("journal/db")).expect("it is made");
+        assert!(matches!(check_index(dir.path()), Err(StoreError::Io { action: "copy", .. })));
+    }
 }

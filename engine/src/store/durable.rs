@@ -120,8 +120,8 @@ impl DurableStore {
         let index_dir = index_dir(dir);
         let opened = match Indexed::open(&index_dir) {
             Ok(index) => Some(index),
-            Err(why) => {
-                report.rebuilt = Some(why);
+            Err(unusable) => {
+                report.rebuilt = Some(unusable.why);
                 None
             }
         };
@@ -156,7 +156,7 @@ impl DurableStore {
             opened => {
                 drop(opened);
                 report.set_aside = Indexed::set_aside(&index_dir)?;
-                Indexed::open(&index_dir).map_err(StoreError::Index)?
+                Indexed::open(&index_dir).map_err(|unusable| StoreError::Index(unusable.why))?
             }
         };
         let Recovered { mut log, segments, healed, cut, .. } = recovered;

@@ -10,6 +10,7 @@
 
 use std::{
     fs::{self, File},
+    io,
     ops::ControlFlow,
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
@@ -73,15 +74,54 @@ pub(super) struct Indexed {
     failed: AtomicBool,
 }
 
+/// Why an index cannot be used.
+#[derive(Debug)]
+pub(super) struct Unusable {
+    pub(super) why: String,
+    /// The system refused something: that says nothing of what is in the index.
+    pub(super) refused: Option<io::Error>,
+}
+
+impl From<String> for Unusable {
+    fn from(why: String) -> Self {
+        Self { why, refused: None }
+    }
+}
+
+impl From<::sled::Error> for Unusable {
+    fn from(error: ::sled::Error) -> Self {
+        let why = error.to_string();
+        match error {
+            ::sled::Error::Io(source) if is_refusal(&source) => Self { why, refused: Some(source) },
+            _ => why.into(),
+        }
+    }
+}
+
+impl From<StoreError> for Unusable {
+    fn from(error: StoreError) -> Self {
+        let why = error.to_string();
+        match error {
+            StoreError::Io { source, .. } if is_refusal(&source) => Self { why, refused: Some(source) },
+            _ => why.into(),
+        }
+    }
+}
+
+fn is_refusal(error: &io::Error) -> bool {
+    use io::ErrorKind::{PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+    matches!(error.kind(), StorageFull | QuotaExceeded | ReadOnlyFilesystem | PermissionDenied)
+}
+
 impl Indexed {
     /// Opens what is at `path`, or makes it.
     ///
     /// # Errors
     /// Why it cannot be used: it must be set aside and made again.
-    pub(super) fn open(path: &Path) -> Result<Self, String> {
+    pub(super) fn open(path: &Path) -> Result<Self, Unusable> {
         let suspect = path.with_extension("suspect");
         if suspect.exists() {
-            return Err(fs::read_to_string(&suspect).unwrap_or_default());
+            return Err(fs::read_to_string(&suspect).unwrap_or_default().into());
         }
         let mut opened = Self {
             db: open_db(path)?,
@@ -90,9 +130,8 @@ impl Indexed {
             complete: false,
             failed: AtomicBool::new(false),
         };
-        opened.examine().map_err(|error| error.to_string())?;
-        opened.complete =
-            opened.guarded(|| opened.db.remove(AT_REST_KEY)).map_err(|error| error.to_string())?.is_some();
+        opened.examine()?;
+        opened.complete = opened.guarded(|| opened.db.remove(AT_REST_KEY))?.is_some();
         Ok(opened)
     }
 
@@ -106,7 +145,7 @@ impl Indexed {
             .find(|aside| !aside.exists())
             .expect("numbers do not end");
         let moved = fs::rename(path, &aside).and_then(|()| match fs::remove_file(path.with_extension("suspect")) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => Ok(()),
         });
         moved.map_err(|source| StoreError::Io { action: "set aside", path: path.to_owned(), source })?;
@@ -282,7 +321,7 @@ impl OtherCopy for Indexed {
 }
 
 /// Opens sled where a panic is caught and an opening that never ends is not waited for.
-fn open_db(path: &Path) -> Result<Db, String> {
+fn open_db(path: &Path) -> Result<Db, Unusable> {
     let started = Instant::now();
     loop {
         let config = ::sled::Config::new()
@@ -303,8 +342,8 @@ fn open_db(path: &Path) -> Result<Db, String> {
             Ok(Err(error)) if is_locked(&error) && started.elapsed() < LOCKED_FOR_AT_MOST => {
                 std::thread::sleep(Duration::from_millis(10));
             }
-            Ok(Err(error)) => return Err(error.to_string()),
-            Err(_) => return Err(format!("it did not open within {} s", OPENS_WITHIN.as_secs())),
+            Ok(Err(error)) => return Err(error.into()),
+            Err(_) => return Err(format!("it did not open within {} s", OPENS_WITHIN.as_secs()).into()),
         }
     }
 }
@@ -332,5 +371,17 @@ fn pieces(stored: Option<&[u8]>) -> u32 {
     match stored.and_then(|stored| stored.split_first()) {
         Some((&IN_PIECES, count)) => count.first_chunk().map_or(0, |count| u32::from_be_bytes(*count)),
         _ => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_by_the_system_is_told_from_damage() {
+        let unusable = |kind: io::ErrorKind| Unusable::from(::sled::Error::Io(kind.into())).refused.is_some();
+        assert!(unusable(io::ErrorKind::StorageFull) && unusable(io::ErrorKind::PermissionDenied));
+        assert!(!unusable(io::ErrorKind::UnexpectedEof));
     }
 }
