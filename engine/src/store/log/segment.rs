@@ -59,12 +59,20 @@ impl Header {
     pub(super) fn decode(bytes: &[u8]) -> Result<Self, HeaderError> {
         let bytes = bytes.first_chunk::<HEADER_BYTES>().ok_or(HeaderError::Damaged)?;
         let sum = u32::from_le_bytes(*bytes.last_chunk().expect("four of 72"));
-        if &bytes[..8] != MAGIC || crc32c::crc32c(&bytes[..SUMMED_BYTES]) != sum {
+        if &bytes[..8] != MAGIC {
             return Err(HeaderError::Damaged);
         }
+        let summed = |format: u16| {
+            let rest = crc32c::crc32c_append(crc32c::crc32c(MAGIC), &format.to_le_bytes());
+            crc32c::crc32c_append(rest, &bytes[10..SUMMED_BYTES]) == sum
+        };
         let format = u16::from_le_bytes([bytes[8], bytes[9]]);
-        if format != FORMAT {
+        // A newer layout may have its sum anywhere. Where ours would be right but for the format, that was damaged.
+        if format > FORMAT && !summed(FORMAT) {
             return Err(HeaderError::Newer(format));
+        }
+        if format != FORMAT || !summed(format) {
+            return Err(HeaderError::Damaged);
         }
         let number = |at: usize| u64::from_le_bytes(*bytes[at..].first_chunk().expect("eight of 72"));
         let previous = Hash(*bytes[28..].first_chunk().expect("32 of 72"));
@@ -187,5 +195,18 @@ mod tests {
             bytes[bit / 8] ^= 1 << (bit % 8);
             assert_eq!(Header::decode(&bytes), Err(HeaderError::Damaged), "bit {bit}");
         }
+    }
+
+    #[test]
+    fn a_newer_format_is_known_by_its_number_wherever_its_sum_is() {
+        let header = Header { segment: 3, first: CommitNumber(77), previous: Hash([9; 32]), bytes: 4096 };
+        let mut bytes = header.encode();
+        bytes[8..10].copy_from_slice(&(FORMAT + 1).to_le_bytes());
+        bytes[10..].fill(0x5a);
+        assert_eq!(Header::decode(&bytes), Err(HeaderError::Newer(FORMAT + 1)));
+        // With the same sum as ours, at our place.
+        let sum = crc32c::crc32c(&bytes[..SUMMED_BYTES]).to_le_bytes();
+        bytes[SUMMED_BYTES..].copy_from_slice(&sum);
+        assert_eq!(Header::decode(&bytes), Err(HeaderError::Newer(FORMAT + 1)));
     }
 }

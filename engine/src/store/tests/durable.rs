@@ -38,10 +38,15 @@ fn a_journal_of_a_newer_format_is_left_alone() {
     bytes[8] = 2;
     let sum = crc32c::crc32c(&bytes[..68]).to_le_bytes();
     bytes[68..72].copy_from_slice(&sum);
-    fs::write(&path, &bytes).expect("it takes a write");
-    let refused = DurableStore::open(&small(dir.path()));
-    assert!(matches!(refused, Err(StoreError::NewerFormat { found: 2, known: 1, .. })));
-    assert_eq!(fs::read(&path).expect("it reads"), bytes);
+    // Also where it has another layout, and its sum elsewhere.
+    let mut other_layout = bytes.clone();
+    other_layout[10..200].fill(0x5a);
+    for bytes in [bytes, other_layout] {
+        fs::write(&path, &bytes).expect("it takes a write");
+        let refused = DurableStore::open(&small(dir.path()));
+        assert!(matches!(refused, Err(StoreError::NewerFormat { found: 2, known: 1, .. })));
+        assert_eq!(fs::read(&path).expect("it reads"), bytes);
+    }
 }
 
 #[test]
