@@ -205,9 +205,15 @@ impl Writer {
         let low = self.space.look(self.segment_bytes.saturating_mul(ROOM_SEGMENTS));
         let Some(free_bytes) = low else { return self.make_durable(index, appends, now) };
         let floor_bytes = self.space.floor_bytes();
-        let is_new = |append: &Append| matches!(append.facts.first(), Some(Fact::Submitted(_)));
-        let refused: Vec<bool> = appends.iter().map(is_new).collect();
-        let rest = appends.into_iter().filter(|append| !is_new(append)).collect();
+        let mut refused = Vec::with_capacity(appends.len());
+        let mut rest = Vec::new();
+        for append in appends {
+            let is_refused = is_new(index, &append)?;
+            refused.push(is_refused);
+            if !is_refused {
+                rest.push(append);
+            }
+        }
         let mut answers = self.make_durable(index, rest, now)?.into_iter();
         let refusal = || Err(Refusal::DiskFull { free_bytes, floor_bytes });
         let answer = |refused: bool| if refused { refusal() } else { answers.next().expect("one for each append") };
@@ -223,6 +229,14 @@ impl Writer {
         }
         Ok(plan.answers)
     }
+}
+
+/// Whether this would begin a workflow. What has a key that was used begins none: it is refused with that one's id.
+fn is_new(index: &Behind, append: &Append) -> Result<bool, StoreError> {
+    let Some(Fact::Submitted(submitted)) = append.facts.first() else { return Ok(false) };
+    let Some(key) = &submitted.key else { return Ok(true) };
+    let used: Option<Submission> = index::get(index, &keys::submission(&submitted.tenant, key))?;
+    Ok(used.is_none())
 }
 
 type Answers = Vec<Result<Vec<Entry>, Refusal>>;

@@ -78,6 +78,27 @@ fn on_a_full_disk_nothing_new_begins_and_what_runs_goes_on() {
 }
 
 #[test]
+fn on_a_full_disk_a_repeated_submission_is_answered_with_its_workflow() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let keyed = |key: &str| Submitted { key: Some(key.into()), ..submitted(Effect::Create, "acme", "search") };
+    let store = open(dir.path());
+    submit(&store, 1, keyed("used")).expect("there is room");
+    drop(store);
+    let full = DurableOptions { disk_floor_bytes: u64::MAX, ..small(dir.path()) };
+    let (store, _) = DurableStore::open(&full).expect("it opens");
+    let head = store.head();
+    let other_body = Submitted { body_hash: crate::ids::Hash([9; 32]), ..keyed("used") };
+    let batch = [keyed("new"), keyed("used"), other_body, Submitted { tenant: "other".into(), ..keyed("used") }];
+    let batch = (2..).zip(batch).map(|(number, it)| append(&store, id(number), 0, vec![Fact::Submitted(it)]));
+    let answers = store.commit(batch.collect(), NOW).expect("the store works");
+    assert!(matches!(answers[0], Err(Refusal::DiskFull { .. })));
+    assert_eq!(answers[1], Err(Refusal::KeyUsed { workflow: id(1), same_body: true }));
+    assert_eq!(answers[2], Err(Refusal::KeyUsed { workflow: id(1), same_body: false }));
+    assert!(matches!(answers[3], Err(Refusal::DiskFull { .. })), "a key is its tenant's own");
+    assert_eq!(store.head(), head, "nothing was recorded");
+}
+
+#[test]
 fn after_a_failed_write_nothing_more_is_acknowledged_and_a_restart_knows_what_was() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let store = open(dir.path());
