@@ -2,6 +2,7 @@
 //!
 //! - A change is written to the file before its caller is answered. It is not synced: the sandbox must outlive a killed process, not a
 //!   power cut, and the page cache does that.
+//! - A write that fails (a full disk) leaves whole lines behind; what it did not keep waits, and goes first when there is room again.
 //! - Read at open, folded, and begun anew with one line an object; the new file takes the old one's place by rename.
 //! - A last line without its end is a write that was cut: its caller was never answered, so it is dropped.
 //! - One process at a time: the lock is on a file of its own, which no rename replaces.
@@ -52,6 +53,12 @@ pub(super) struct ChangeLog {
     path: PathBuf,
     folded: u64,
     grown: u64,
+    /// How long the file is up to its last whole line.
+    whole: u64,
+    /// Lines that could not be written yet.
+    waiting: Vec<u8>,
+    /// Whether a failed write may have left part of a line after the last whole one.
+    torn: bool,
     /// Held as long as the log is open.
     _lock: File,
 }
@@ -72,29 +79,72 @@ impl ChangeLog {
         }
         let path = directory.join(OBJECTS);
         let contents = read(&path)?;
-        let folded = write_folded(&path, contents.version, contents.objects.iter()).map_err(failed)?;
-        let file = OpenOptions::new().append(true).open(&path).map_err(failed)?;
-        Ok((ChangeLog { file, path, folded, grown: 0, _lock: lock }, contents))
+        let (file, folded) = write_folded(&path, contents.version, contents.objects.iter()).map_err(failed)?;
+        let log =
+            ChangeLog { file, path, folded, grown: 0, whole: folded, waiting: Vec::new(), torn: false, _lock: lock };
+        Ok((log, contents))
     }
 
+    /// # Errors
+    /// The change is not on disk. It waits, with those after it, and goes with the next one or with [`ChangeLog::flush`].
     pub(super) fn append(&mut self, change: &Stored) -> io::Result<()> {
-        // One write a line: a kill leaves whole lines and at most one cut one.
-        let mut line = serde_json::to_vec(change)?;
-        line.push(b'\n');
-        self.grown += line.len() as u64;
-        self.file.write_all(&line)
+        serde_json::to_writer(&mut self.waiting, change)?;
+        self.waiting.push(b'\n');
+        self.flush()
+    }
+
+    /// Writes what waits.
+    pub(super) fn flush(&mut self) -> io::Result<()> {
+        if self.waiting.is_empty() {
+            return Ok(());
+        }
+        if self.torn {
+            self.cut()?;
+        }
+        // One write a line where all is well: a kill leaves whole lines and at most one cut one.
+        if let Err(error) = self.file.write_all(&self.waiting) {
+            self.torn = true;
+            // If this fails too, it is done before the next write.
+            let _ = self.cut();
+            return Err(error);
+        }
+        let bytes = self.waiting.len() as u64;
+        self.grown += bytes;
+        self.whole += bytes;
+        // A large burst does not stay in memory.
+        self.waiting = Vec::new();
+        Ok(())
+    }
+
+    /// Takes away what a failed write has left: a line must never follow a part of one.
+    fn cut(&mut self) -> io::Result<()> {
+        self.file.set_len(self.whole)?;
+        self.torn = false;
+        Ok(())
     }
 
     pub(super) fn wants_folding(&self) -> bool {
-        self.grown > FOLD_AFTER && self.grown > 2 * self.folded
+        self.waiting.is_empty() && self.grown > FOLD_AFTER && self.grown > 2 * self.folded
     }
 
     /// Begins anew with what is there.
+    ///
+    /// # Errors
+    /// The file is as it was, and goes on; folding is wanted again once it has grown as much again.
     pub(super) fn fold<'a>(&mut self, version: u64, objects: impl Iterator<Item = &'a Arc<Value>>) -> io::Result<()> {
-        self.folded = write_folded(&self.path, version, objects)?;
-        self.file = OpenOptions::new().append(true).open(&self.path)?;
         self.grown = 0;
+        (self.file, self.folded) = write_folded(&self.path, version, objects)?;
+        self.whole = self.folded;
+        // All that waited is among the objects.
+        self.waiting.clear();
+        self.torn = false;
         Ok(())
+    }
+
+    /// Puts another file in the place of the log's, as if the disk had become another one.
+    #[cfg(test)]
+    pub(super) fn exchange_file(&mut self, file: File) -> File {
+        std::mem::replace(&mut self.file, file)
     }
 }
 
@@ -134,10 +184,30 @@ fn read(path: &Path) -> Result<Contents, SandboxError> {
     Ok(Contents { version, objects: objects.into_values().collect() })
 }
 
-/// How many bytes the folded file has.
-fn write_folded<'a>(path: &Path, version: u64, objects: impl Iterator<Item = &'a Arc<Value>>) -> io::Result<u64> {
+/// The folded file, open for appending, and how many bytes it has.
+fn write_folded<'a>(
+    path: &Path,
+    version: u64,
+    objects: impl Iterator<Item = &'a Arc<Value>>,
+) -> io::Result<(File, u64)> {
     let beside = path.with_extension("new");
-    let mut file = BufWriter::new(File::create(&beside)?);
+    let written = write_beside(&beside, version, objects).and_then(|written| {
+        std::fs::rename(&beside, path)?;
+        Ok(written)
+    });
+    if written.is_err() {
+        // Half of a file is of no use, and its room is wanted.
+        let _ = std::fs::remove_file(&beside);
+    }
+    written
+}
+
+fn write_beside<'a>(
+    beside: &Path,
+    version: u64,
+    objects: impl Iterator<Item = &'a Arc<Value>>,
+) -> io::Result<(File, u64)> {
+    let mut file = BufWriter::new(File::create(beside)?);
     serde_json::to_writer(&mut file, &Stored::Version(version))?;
     file.write_all(b"\n")?;
     for object in objects {
@@ -145,10 +215,9 @@ fn write_folded<'a>(path: &Path, version: u64, objects: impl Iterator<Item = &'a
         serde_json::to_writer(&mut file, &Stored::Put { version: 0, object: object.clone() })?;
         file.write_all(b"\n")?;
     }
-    let file = file.into_inner().map_err(io::IntoInnerError::into_error)?;
-    let size = file.metadata()?.len();
-    std::fs::rename(beside, path)?;
-    Ok(size)
+    let size = file.into_inner().map_err(io::IntoInnerError::into_error)?.metadata()?.len();
+    // Before the rename: after it, a log that goes on with the old file would write where nobody reads.
+    Ok((OpenOptions::new().append(true).open(beside)?, size))
 }
 
 #[cfg(test)]
@@ -174,6 +243,44 @@ mod tests {
         drop(log);
         let (_log, contents) = ChangeLog::open(directory.path()).expect("opens what it folded");
         assert_eq!((contents.version, contents.objects.len()), (3, 1));
+    }
+
+    #[test]
+    fn after_a_write_that_failed_halfway_no_line_is_torn_and_no_change_is_missing() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let pod = |name: &str| Arc::new(json!({"kind": "Pod", "metadata": {"namespace": "a", "name": name}}));
+        let (mut log, _) = ChangeLog::open(directory.path()).expect("opens");
+        log.append(&Stored::Put { version: 1, object: pod("one") }).expect("written");
+        // Half of a line is written, then the disk is full, and the half cannot even be taken away.
+        log.file.write_all(b"{\"put\":{\"version\":2,").expect("written");
+        let full = OpenOptions::new().write(true).open("/dev/full").expect("a full disk");
+        let file = log.exchange_file(full);
+        for (version, name) in [(2, "three"), (3, "two")] {
+            log.append(&Stored::Put { version, object: pod(name) }).expect_err("the disk is full");
+            assert!(log.torn);
+        }
+        log.exchange_file(file);
+        log.append(&Stored::Put { version: 4, object: pod("four") }).expect("there is room again");
+        drop(log);
+        let (_log, contents) = ChangeLog::open(directory.path()).expect("no line is damaged");
+        assert_eq!((contents.version, contents.objects), (4, ["four", "one", "three", "two"].map(pod).to_vec()));
+    }
+
+    #[test]
+    fn a_fold_that_fails_leaves_the_log_as_it_was_and_no_half_file() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let pod = Arc::new(json!({"kind": "Pod", "metadata": {"namespace": "a", "name": "one"}}));
+        let (mut log, _) = ChangeLog::open(directory.path()).expect("opens");
+        let in_the_way = directory.path().join("in-the-way");
+        std::fs::create_dir(&in_the_way).expect("made");
+        let path = std::mem::replace(&mut log.path, in_the_way.clone());
+        log.fold(0, std::iter::empty()).expect_err("no file takes a directory's place");
+        assert!(!in_the_way.with_extension("new").exists());
+        log.path = path;
+        log.append(&Stored::Put { version: 1, object: pod.clone() }).expect("goes on");
+        drop(log);
+        let (_log, contents) = ChangeLog::open(directory.path()).expect("opens");
+        assert_eq!(contents.objects, [pod]);
     }
 
     #[test]

@@ -2,7 +2,8 @@
 //!
 //! - Each change takes the next resource version and one place in the history, so the place of a version is
 //!   found by subtraction and a watch that asks for a version older than the history gets 410.
-//! - Each change is in the change log before its caller goes on.
+//! - Each change is in the change log before its caller goes on. While the log takes none, nothing is changed, and the
+//!   caller whose change it did not take is told so.
 //! - Each change tells the controllers which objects may now be wrong.
 //!
 //! Rules (what may be written) are not here but in `api.rs`.
@@ -14,10 +15,12 @@ use super::faults::Faults;
 use super::json::{flag, has, items, set, text};
 use super::kinds::Kind;
 use super::log::{ChangeLog, Stored};
+use super::status::Refusal;
 use super::work::Work;
 use super::{SandboxError, SandboxOptions};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::io;
 use std::sync::Arc;
 use tokio::sync::{Notify, watch};
 
@@ -62,8 +65,8 @@ pub(super) struct State {
     version: u64,
     history: VecDeque<Change>,
     log: Option<ChangeLog>,
-    /// Why no more changes can be kept, once one could not.
-    pub(super) broken: Option<String>,
+    /// Why changes cannot be kept at the moment.
+    broken: Option<String>,
     pub(super) clock: Clock,
     pub(super) options: SandboxOptions,
     pub(super) faults: Faults,
@@ -244,9 +247,39 @@ impl State {
 
     fn keep(&mut self, change: &Stored) {
         let Some(log) = &mut self.log else { return };
-        if let Err(error) = log.append(change) {
-            tracing::error!(%error, "the sandbox cannot keep its objects any more; writes are refused from now on");
-            self.broken = Some(error.to_string());
+        let kept = log.append(change);
+        self.note(kept);
+    }
+
+    /// Whether changes can be kept: if not, those that wait are tried again.
+    ///
+    /// # Errors
+    /// Why not. Nothing may be changed: it would be lost with the process.
+    pub(super) fn keeps(&mut self) -> Result<(), Refusal> {
+        if self.broken.is_some()
+            && let Some(log) = &mut self.log
+        {
+            let kept = log.flush();
+            self.note(kept);
+        }
+        match &self.broken {
+            None => Ok(()),
+            Some(why) => Err(Refusal::internal(format!("the sandbox cannot keep its objects: {why}"))),
+        }
+    }
+
+    fn note(&mut self, kept: io::Result<()>) {
+        match kept {
+            Ok(()) => {
+                if self.broken.take().is_some() {
+                    tracing::info!("the sandbox keeps its objects again");
+                }
+            }
+            Err(error) => {
+                if self.broken.replace(error.to_string()).is_none() {
+                    tracing::error!(%error, "the sandbox cannot keep its objects; it stands still and refuses writes until it can");
+                }
+            }
         }
     }
 
@@ -254,9 +287,14 @@ impl State {
     fn fold_log(&mut self) {
         let Some(log) = self.log.as_mut().filter(|log| log.wants_folding()) else { return };
         if let Err(error) = log.fold(self.version, self.objects.values()) {
-            tracing::error!(%error, "the sandbox cannot fold its change log; writes are refused from now on");
-            self.broken = Some(error.to_string());
+            tracing::warn!(%error, "the sandbox cannot fold its change log; it grows on");
         }
+    }
+
+    /// Puts another file in the place of the log's, as if the disk had become another one.
+    #[cfg(test)]
+    pub(super) fn exchange_log_file(&mut self, file: std::fs::File) -> std::fs::File {
+        self.log.as_mut().expect("kept on disk").exchange_file(file)
     }
 
     fn changed(&mut self, change: Change) {

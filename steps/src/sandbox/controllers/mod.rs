@@ -3,6 +3,7 @@
 //! - Level-triggered: a controller sees the whole object, never the change, and writes only what differs. So it may be asked
 //!   again at any time, and a restart asks it about everything.
 //! - One object at a time, under the lock of the state: what a client sees is never half of a step.
+//! - While changes cannot be kept, nothing is done; every second it is tried again.
 //! - Between steps the loop waits for a change, for a fault, or for the next time that a controller asked for.
 
 mod budgets;
@@ -29,11 +30,14 @@ use super::store::{Key, State};
 use super::work::Next;
 use serde_json::{Value, json};
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 /// How many objects are looked at before others of the runtime get their turn.
 const TURN: usize = 32;
+/// Until it is tried again whether changes can be kept.
+const TRY_AGAIN_AFTER: Duration = Duration::from_secs(1);
 
 /// What a fresh cluster has: two namespaces, a node, storage classes that grow and one that does not.
 pub(super) fn furnish(state: &mut State) {
@@ -101,17 +105,11 @@ async fn run(shared: Weak<Shared>, wake: Arc<tokio::sync::Notify>, mut faults: t
         let next = {
             let Some(shared) = shared.upgrade() else { return };
             let mut state = shared.lock();
-            if faults.has_changed().unwrap_or(false) {
-                faults.mark_unchanged();
-                for kind in [Kind::Pod, Kind::Namespace, Kind::StatefulSet, Kind::ReplicaSet] {
-                    state.touch_all(kind);
-                }
+            if state.keeps().is_ok() {
+                step(&mut state, &mut faults)
+            } else {
+                Next::WaitUntil(Instant::now() + TRY_AGAIN_AFTER)
             }
-            let next = state.work.next(Instant::now());
-            if let Next::Reconcile(key) = &next {
-                reconcile(&mut state, key);
-            }
-            next
         };
         match next {
             Next::Reconcile(_) => {
@@ -129,6 +127,21 @@ async fn run(shared: Weak<Shared>, wake: Arc<tokio::sync::Notify>, mut faults: t
             Next::Nothing => wake.notified().await,
         }
     }
+}
+
+/// Looks at one object, if one may be wrong.
+fn step(state: &mut State, faults: &mut tokio::sync::watch::Receiver<u64>) -> Next {
+    if faults.has_changed().unwrap_or(false) {
+        faults.mark_unchanged();
+        for kind in [Kind::Pod, Kind::Namespace, Kind::StatefulSet, Kind::ReplicaSet] {
+            state.touch_all(kind);
+        }
+    }
+    let next = state.work.next(Instant::now());
+    if let Next::Reconcile(key) = &next {
+        reconcile(state, key);
+    }
+    next
 }
 
 fn reconcile(state: &mut State, key: &Key) {

@@ -37,6 +37,39 @@ async fn a_cluster_that_was_killed_in_the_middle_of_a_rollout_goes_on_where_it_w
 }
 
 #[tokio::test(start_paused = true)]
+async fn on_a_full_disk_nothing_is_answered_that_a_kill_would_lose_and_with_room_again_all_goes_on() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let options = SandboxOptions { data: Some(directory.path().to_owned()), ..SandboxOptions::default() };
+    let sandbox = Sandbox::open(options).expect("opens");
+    let namespace: Namespace = serde_json::from_value(json!({"metadata": {"name": "a"}})).expect("a namespace");
+    Api::all(sandbox.client()).create(&PostParams::default(), &namespace).await.expect("created");
+    settle().await;
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").expect("a full disk");
+    let room = sandbox.shared.lock().exchange_log_file(full);
+    let maps = api::<ConfigMap>(&sandbox);
+    for (name, is_there) in [("first", true), ("second", false)] {
+        let refused = apply(&maps, json!({"metadata": {"name": name}})).await.expect_err("it cannot be kept");
+        assert!(matches!(&refused, kube::Error::Api(status) if status.code == 500), "{refused}");
+        assert_eq!(maps.get_opt(name).await.expect("reads are answered").is_some(), is_there, "{name}");
+    }
+    let standing = sandbox.objects();
+    tokio::time::sleep(std::time::Duration::from_secs(60)).await;
+    assert_eq!(sandbox.objects(), standing, "nothing happens that is not kept");
+
+    drop(sandbox.shared.lock().exchange_log_file(room));
+    apply(&maps, json!({"metadata": {"name": "second"}})).await.expect("there is room again");
+    apply(&api::<StatefulSet>(&sandbox), stateful_set(1, "es:1", "Parallel")).await.expect("applied");
+    until(&api::<StatefulSet>(&sandbox), "es", set_is_rolled_out).await;
+    settle().await;
+    let killed = tempfile::tempdir().expect("a directory");
+    std::fs::create_dir(killed.path().join("sandbox")).expect("made");
+    let kept = directory.path().join("sandbox").join("objects.jsonl");
+    std::fs::copy(kept, killed.path().join("sandbox").join("objects.jsonl")).expect("copied");
+    let options = SandboxOptions { data: Some(killed.path().to_owned()), ..SandboxOptions::default() };
+    assert_eq!(Sandbox::open(options).expect("opens").objects(), sandbox.objects());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_closed_cluster_is_opened_again_as_it_was() {
     let directory = tempfile::tempdir().expect("a directory");
     let options = SandboxOptions { data: Some(directory.path().to_owned()), ..SandboxOptions::default() };
