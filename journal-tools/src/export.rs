@@ -2,7 +2,7 @@
 
 use std::{
     fs::File,
-    io::{BufWriter, Write},
+    io::{BufWriter, Write, stderr},
     path::{Path, PathBuf},
 };
 
@@ -16,7 +16,8 @@ use crate::{
 
 /// Writes the whole journal as text: one JSON commit a line, each with its entries and all hashes.
 ///
-/// What is written is checked as it is read: an export that ends with exit code 0 is a good journal.
+/// What is written is checked as it is read: an export that ends with exit code 0 is a good journal. Its head is told on
+/// standard error: `verify --head` then finds an export that has lost its end.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -40,11 +41,15 @@ pub(crate) struct Arguments {
 /// # Errors
 /// [`ToolError`] if the journal cannot be read to its end, or the result not written.
 pub(crate) fn run(arguments: &Arguments, out: &mut dyn Write) -> Result<(), ToolError> {
-    let commits = Source::of(&arguments.source)?.commits()?;
+    let mut commits = Source::of(&arguments.source)?.commits()?;
     match &arguments.output {
-        None => export(commits, arguments.format, out),
-        Some(path) => to_file(path, |out| export(commits, arguments.format, out)),
-    }
+        None => export(&mut commits, arguments.format, out).and_then(|()| Ok(out.flush()?)),
+        Some(path) => to_file(path, |out| export(&mut commits, arguments.format, out)),
+    }?;
+    let (number, hash) = commits.verified().head;
+    // The export is whole, and has its own exit code: nobody has to see this.
+    let _ = writeln!(stderr(), "head {number}:{hash}");
+    Ok(())
 }
 
 fn export(

@@ -98,7 +98,7 @@ struct Bad {
 pub(crate) fn run(arguments: &Arguments, out: &mut dyn Write) -> Result<ExitCode, ToolError> {
     let source = Source::of(&arguments.source)?;
     let mut commits = source.commits()?;
-    let log = check(&mut commits, arguments.head);
+    let log = check(&mut commits, arguments.head).and_then(|()| not_empty(&source, &commits.verified()));
     let (found, index) = match (log, &source) {
         (Ok(()), Source::Data(directory)) => split(check_index(directory)),
         (log, _) => (log, None),
@@ -124,6 +124,24 @@ pub(crate) fn run(arguments: &Arguments, out: &mut dyn Write) -> Result<ExitCode
         _ => {}
     }
     unchecked.map_or(Ok(code), Err)
+}
+
+/// That there is a journal at all. Every journal begins with the commit of its first opening; in a data directory that
+/// may still be to come.
+fn not_empty(source: &Source, verified: &Verified) -> Result<(), ToolError> {
+    let (place, detail) = match source {
+        Source::Export(path) if path == Path::new("-") => ("standard input".to_owned(), "no commit came in"),
+        Source::Export(path) => (path.display().to_string(), "there is no commit in it"),
+        Source::Server(url) => (url.clone(), "it sent no commit"),
+        Source::Data(_) => return Ok(()),
+    };
+    if verified.commits > 0 {
+        return Ok(());
+    }
+    Err(ToolError::Bad {
+        place,
+        detail: format!("{detail}, and every journal has one: it is no export, or was cut off"),
+    })
 }
 
 fn split<T>(result: Result<T, ToolError>) -> (Result<(), ToolError>, Option<T>) {

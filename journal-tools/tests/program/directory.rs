@@ -92,7 +92,8 @@ fn a_directory_and_its_export_give_the_same_answers() {
     assert_eq!(on(dir.path(), &["export", "--output", &export]).code, 0);
     for command in readers() {
         let from_directory = on(dir.path(), &command);
-        assert_eq!((from_directory.code, from_directory.stderr.as_str()), (0, ""), "{command:?}");
+        assert_eq!(from_directory.code, 0, "{command:?}: {}", from_directory.stderr);
+        assert_eq!(from_directory.stderr.is_empty(), command[0] != "export", "{command:?}: {}", from_directory.stderr);
         if command[0] != "verify" {
             let from_export = cairn_journal(&[&command[..], &["--export", &export]].concat());
             assert_eq!(from_directory.stdout, from_export.stdout, "{command:?}");

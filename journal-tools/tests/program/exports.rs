@@ -15,6 +15,13 @@ fn exported() -> (tempfile::TempDir, String) {
     (dir, path.display().to_string())
 }
 
+/// What `export` says of the sample journal.
+fn head_line() -> String {
+    let commits = samples::journal();
+    let last = commits.last().expect("there are commits");
+    format!("head {}:{}\n", last.number, last.hash)
+}
+
 #[test]
 fn an_export_a_pipe_and_a_server_give_the_same_answers() {
     let (_dir, path) = exported();
@@ -35,7 +42,8 @@ fn an_export_a_pipe_and_a_server_give_the_same_answers() {
         vec!["export", "--format", "json"],
     ] {
         let from_file = cairn_journal(&[&command[..], &["--export", &path]].concat());
-        assert_eq!((from_file.code, from_file.stderr.as_str()), (0, ""), "{command:?}");
+        let told = if command[0] == "export" { head_line() } else { String::new() };
+        assert_eq!((from_file.code, from_file.stderr), (0, told), "{command:?}");
         let from_pipe = Run::new(&[&command[..], &["--export", "-"]].concat()).stdin(text.clone()).finish();
         assert_eq!(from_pipe.stdout, from_file.stdout, "{command:?}");
         let server = http::answering(http::chunked("200 OK", &text));
@@ -143,4 +151,32 @@ fn a_head_that_was_noted_is_found_again() {
     let run = cairn_journal(&["verify", "--export", &path, "--head", &head]);
     assert_eq!(run.code, 1);
     assert!(run.stdout.contains("the journal ends before it"), "{}", run.stdout);
+}
+
+#[test]
+fn what_holds_no_commit_is_no_good_export() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let path = dir.path().join("journal.ndjson").display().to_string();
+    for text in ["", "[\n]\n"] {
+        fs::write(&path, text).expect("it is written");
+        let run = cairn_journal(&["verify", "--export", &path]);
+        assert_eq!(run.code, 1, "{}", run.stdout);
+        assert!(run.stdout.starts_with(&format!("bad: {path}: there is no commit in it")), "{}", run.stdout);
+        let run = Run::new(&["verify", "--json", "--export", "-"]).stdin(text.into()).finish();
+        assert_eq!(run.code, 1, "{}", run.stdout);
+        assert!(run.stdout.contains("\"ok\": false") && run.stdout.contains("no commit came in"), "{}", run.stdout);
+    }
+    let server = http::answering(http::chunked("200 OK", b""));
+    assert_eq!(cairn_journal(&["verify", "--server", &server]).code, 1);
+}
+
+#[test]
+fn the_head_that_an_export_tells_finds_its_lost_end() {
+    let (dir, path) = exported();
+    let output = dir.path().join("out.ndjson").display().to_string();
+    let told = cairn_journal(&["export", "--export", &path, "--output", &output]).stderr;
+    let head = told.strip_prefix("head ").expect("it is told").trim_end();
+    assert_eq!(cairn_journal(&["verify", "--export", &output, "--head", head]).code, 0);
+    fs::write(&output, "").expect("it is written");
+    assert_eq!(cairn_journal(&["verify", "--export", &output, "--head", head]).code, 1);
 }
