@@ -2,7 +2,8 @@
 //!
 //! - A view's cursor moves after its writes, never before: a crash repeats writes, and every write is idempotent.
 //! - A view that cannot be written stops nobody: it is tried again, and catches up.
-//! - Views lag behind the journal, never lead it.
+//! - Views lag behind the journal, never lead it. One that was made of another journal, or of this one before an older
+//!   backup was put back, is made anew: its cursor keeps a hash to know that.
 
 use std::{collections::HashMap, io, sync::Arc, time::Duration};
 
@@ -25,11 +26,12 @@ pub trait Projection: Send + 'static {
     /// What it is called in logs.
     fn name(&self) -> &'static str;
 
-    /// The last commit that it has taken in, durably; 0 if it has to begin anew.
+    /// The last commit of `store` that it has taken in, durably; 0 if it has to begin anew. That is also the answer if
+    /// `store` has no commit of that number and hash: what is in the view is then not what is in the journal.
     ///
     /// # Errors
     /// If that cannot be read.
-    fn cursor(&mut self) -> io::Result<CommitNumber>;
+    fn cursor(&mut self, store: &dyn Store) -> io::Result<CommitNumber>;
 
     /// Takes in one entry. `state` is the workflow's after it. May be called again for entries taken in before.
     ///
@@ -37,11 +39,11 @@ pub trait Projection: Send + 'static {
     /// If the view cannot be written: it is begun again from its cursor.
     fn project(&mut self, entry: &Entry, state: &WorkflowState) -> io::Result<()>;
 
-    /// Everything up to `number` was taken in: makes that durable, then moves the cursor.
+    /// Everything up to and with `last` was taken in: makes that durable, then moves the cursor, which keeps the hash.
     ///
     /// # Errors
     /// If the view cannot be written: it is begun again from its cursor.
-    fn commit(&mut self, number: CommitNumber, store: &dyn Store) -> io::Result<()>;
+    fn commit(&mut self, last: &Commit, store: &dyn Store) -> io::Result<()>;
 }
 
 /// Brings `projection` up to the journal's last commit and returns its number. For views that are rebuilt while no
@@ -51,13 +53,13 @@ pub trait Projection: Send + 'static {
 /// If the view cannot be written, or the journal not be read.
 pub fn catch_up(store: &dyn Store, projection: &mut dyn Projection) -> io::Result<CommitNumber> {
     let mut states = States::default();
-    let mut at = projection.cursor()?;
+    let mut at = projection.cursor(store)?;
     loop {
         let commits = store.commits(at, BATCH).map_err(io::Error::other)?;
         let Some(last) = commits.last() else { return Ok(at) };
         at = last.number;
         states.take_in(&commits, store, projection)?;
-        projection.commit(at, store)?;
+        projection.commit(last, store)?;
     }
 }
 
@@ -113,14 +115,14 @@ pub(crate) fn start(
 fn advance(store: &dyn Store, view: &mut dyn Projection, states: &mut States, until: CommitNumber) -> io::Result<()> {
     let mut at = match states.at {
         Some(at) => at,
-        None => view.cursor()?,
+        None => view.cursor(store)?,
     };
     while at < until {
         let commits = store.commits(at, BATCH).map_err(io::Error::other)?;
         let Some(last) = commits.last() else { break };
         at = last.number;
         states.take_in(&commits, store, view)?;
-        view.commit(at, store)?;
+        view.commit(last, store)?;
     }
     states.at = Some(at);
     Ok(())

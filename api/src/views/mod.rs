@@ -3,6 +3,7 @@
 //! - Each equals the projection of the journal; deleted, it comes back equal at the next start.
 //! - Files are replaced whole ([`files::replace`]); the log only grows, and a line is in it once.
 //! - The cursor moves last: a crash repeats writes, and each of them is idempotent.
+//! - A cursor that is not of this journal (an older backup was put back, say) is believed in nothing: all is made anew.
 //!
 //! ```text
 //! VIEWS/deployment_reports/{user}_{service}_{µs}.json   one a report
@@ -23,7 +24,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use cairn_engine::{CommitNumber, Entry, Fact, Projection, Service, Tenant, WorkflowState, catch_up, store::Store};
+use cairn_engine::{
+    Commit, CommitNumber, Entry, Fact, Hash, Projection, Service, Tenant, WorkflowState, catch_up, store::Store,
+};
 use cairn_steps::report::Report;
 use serde::{Deserialize, Serialize};
 
@@ -54,10 +57,21 @@ pub(crate) struct Views {
 struct Cursor {
     /// The last commit that is in all of them.
     commit: CommitNumber,
+    /// Its hash: another journal, or another course of this one, has another.
+    hash: Hash,
     /// How long the log was then: what lies behind that is looked at before it is written again.
     log_bytes: u64,
     /// Which log that is: one that was moved is begun anew.
     log: String,
+}
+
+impl Cursor {
+    /// Whether `store` has the commit at which it stands.
+    fn is_of(&self, store: &dyn Store) -> io::Result<bool> {
+        let Some(before) = self.commit.0.checked_sub(1) else { return Ok(true) };
+        let found = store.commits(CommitNumber(before), 1).map_err(io::Error::other)?;
+        Ok(found.first().is_some_and(|commit| (commit.number, commit.hash) == (self.commit, self.hash)))
+    }
 }
 
 impl Views {
@@ -81,13 +95,19 @@ impl Views {
     /// # Errors
     /// If they cannot be written, or the journal not be read.
     pub(crate) fn rebuild(&mut self, store: &dyn Store) -> io::Result<CommitNumber> {
+        self.clear()?;
+        catch_up(store, self)
+    }
+
+    /// Removes every file but the log. The cursor goes last: after a crash it is still known what was to be done.
+    fn clear(&self) -> io::Result<()> {
         for dir in [reports::dir(&self.dir), records::tenant_dir(&self.dir)] {
             files::remove_json(&dir)?;
         }
         for file in [records::deployments(&self.dir), self.dir.join(CURSOR)] {
             files::remove(&file)?;
         }
-        catch_up(store, self)
+        Ok(())
     }
 
     /// Everything up to the cursor is written.
@@ -110,11 +130,19 @@ impl Projection for Views {
         "views"
     }
 
-    fn cursor(&mut self) -> io::Result<CommitNumber> {
+    fn cursor(&mut self, store: &dyn Store) -> io::Result<CommitNumber> {
         for dir in [self.dir.clone(), reports::dir(&self.dir), records::tenant_dir(&self.dir)] {
             fs::create_dir_all(&dir).map_err(|error| files::at("create", &dir, &error))?;
         }
-        let cursor = read_cursor(&self.dir.join(CURSOR))?;
+        let mut cursor = read_cursor(&self.dir.join(CURSOR))?;
+        if let Some(found) = &cursor
+            && !found.is_of(store)?
+        {
+            let (views, commit) = (self.dir.display(), found.commit.0);
+            tracing::warn!(%views, commit, "the views are of another journal, or of a later one than this: they are made anew");
+            self.clear()?;
+            cursor = None;
+        }
         self.cursor_written = cursor.is_some();
         // A log that is not there, or not the one, comes back with all its lines.
         let cursor = cursor.filter(|cursor| cursor.log == self.log.name() && self.log.path().exists());
@@ -142,10 +170,10 @@ impl Projection for Views {
         Ok(())
     }
 
-    fn commit(&mut self, number: CommitNumber, store: &dyn Store) -> io::Result<()> {
+    fn commit(&mut self, last: &Commit, store: &dyn Store) -> io::Result<()> {
         let changed = self.reported || self.all_records || !self.touched.is_empty();
         // Most commits change nothing here, and the disk has better things to do than to hear of them.
-        if !changed && number.0 - self.stands_at.0 < UNCHANGED_MAX {
+        if !changed && last.number.0 - self.stands_at.0 < UNCHANGED_MAX {
             return Ok(());
         }
         if self.reported {
@@ -158,7 +186,7 @@ impl Projection for Views {
         if self.all_records || !self.touched.is_empty() {
             records::write_deployments(&self.dir, store)?;
         }
-        self.move_cursor(Cursor { commit: number, log_bytes, log: self.log.name() })?;
+        self.move_cursor(Cursor { commit: last.number, hash: last.hash, log_bytes, log: self.log.name() })?;
         self.touched.clear();
         self.all_records = false;
         self.reported = false;

@@ -62,8 +62,12 @@ fn rollback() -> Vec<Fact> {
 
 /// A store with one workflow of these facts, a commit each, a second apart.
 fn journal(facts: Vec<Fact>) -> MemoryStore {
+    journal_of(WorkflowId::new(Timestamp::from_micros(0)), facts)
+}
+
+/// The same for this workflow: fewer facts make the same journal at an earlier time.
+fn journal_of(workflow: WorkflowId, facts: Vec<Fact>) -> MemoryStore {
     let store = MemoryStore::new();
-    let workflow = WorkflowId::new(Timestamp::from_micros(0));
     for (sequence, fact) in (0_u64..).zip(facts) {
         let append = Append {
             workflow,
@@ -160,12 +164,38 @@ fn killed_before_the_cursor_moved_no_line_is_written_twice_and_half_a_line_is_cu
     let log = dir.path().join("deployment.log");
     let text = fs::read_to_string(&log).expect("there");
     let known: usize = text.split_inclusive('\n').take(7).map(str::len).sum();
-    let cursor = Cursor { commit: CommitNumber(16), log_bytes: known as u64, log: log.display().to_string() };
+    let hash = store.commits(CommitNumber(15), 1).expect("readable")[0].hash;
+    let cursor = Cursor { commit: CommitNumber(16), hash, log_bytes: known as u64, log: log.display().to_string() };
     fs::write(dir.path().join(CURSOR), serde_json::to_vec(&cursor).expect("plain")).expect("written");
     let torn: String = text.split_inclusive('\n').take(9).collect();
     fs::write(&log, format!("{torn}1970-01-01T00:0")).expect("written");
     catch_up(&store, &mut views(dir.path())).expect("written");
     assert_eq!(content(dir.path()), before);
+}
+
+/// I19: the cursor was ahead of the journal then, nothing was written until the journal had passed it, and the reports
+/// in between were missing for ever.
+#[test]
+fn after_an_older_backup_is_put_back_the_views_are_those_of_the_backup_and_miss_nothing_that_follows() {
+    let workflow = WorkflowId::new(Timestamp::from_micros(0));
+    let older: Vec<Fact> = creation().into_iter().take(9).collect();
+    for (earlier, now) in [
+        (journal_of(workflow, creation()), journal_of(workflow, older)),
+        // As long as the one before, but not the same.
+        (journal(creation()), journal(creation())),
+        (journal(creation()), journal(rollback())),
+    ] {
+        let (dir, fresh) = (tempfile::tempdir().expect("a directory"), tempfile::tempdir().expect("a directory"));
+        catch_up(&earlier, &mut views(dir.path())).expect("written");
+        catch_up(&now, &mut views(dir.path())).expect("written");
+        catch_up(&now, &mut views(fresh.path())).expect("written");
+        let names = |dir: &Path| -> BTreeMap<PathBuf, String> {
+            let below = |path: PathBuf| path.strip_prefix(dir).expect("below it").to_owned();
+            content(dir).into_iter().map(|(path, text)| (below(path), text)).collect()
+        };
+        assert_eq!(names(dir.path()), names(fresh.path()));
+        assert_eq!(views(dir.path()).cursor(&now).expect("readable"), now.head().0);
+    }
 }
 
 #[test]
