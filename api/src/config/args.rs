@@ -41,7 +41,9 @@ pub(crate) enum Command {
     Dev(Box<DevArgs>),
     /// Show one creation, live: with a crash, with a rollback, or plainly.
     #[command(
-        after_help = "Examples:\n  cairn demo\n  cairn demo --exit --crash-at gitlab_pulled\n  cairn demo --exit --fail-at k8s_applied"
+        after_help = "Examples:\n  cairn demo\n  cairn demo --exit --crash-at gitlab_pulled\n  cairn demo --exit --fail-at k8s_applied",
+        mut_arg("data", |arg| arg.help("Where the journal is kept [default: a new temporary directory, which stays]")),
+        mut_arg("port", |arg| arg.help("The port on 127.0.0.1; 0 picks a free one and prints it [default: 8080 if it is free, else any]"))
     )]
     Demo(Box<DemoArgs>),
     /// Run the sandbox cluster alone, for engines elsewhere.
@@ -249,6 +251,21 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Args::command().debug_assert();
+    }
+
+    #[test]
+    fn the_help_of_each_command_names_the_defaults_that_it_has() {
+        let help = |name: &str| {
+            let mut args = Args::command();
+            args.find_subcommand_mut(name).expect("there is one").render_help().to_string()
+        };
+        let (dev, demo) = (help("dev"), help("demo"));
+        assert!(dev.contains("[default: ./cairn-data]") && dev.contains("[default: 8080]"), "{dev}");
+        assert!(!demo.contains("./cairn-data") && !demo.contains("[default: 8080]"), "{demo}");
+        for default in ["[default: a new temporary directory, which stays]", "[default: 8080 if it is free, else any]"]
+        {
+            assert!(demo.contains(default), "{default} in {demo}");
+        }
     }
 
     #[test]
