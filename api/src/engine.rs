@@ -141,13 +141,38 @@ pub(crate) fn open_store(data: &Path) -> Result<Arc<dyn Store>, StoreError> {
         let aside = set_aside.map(|path| path.display().to_string());
         tracing::warn!(why, aside, "the journal's index was made again from its log");
     }
-    for place in healed {
+    for place in in_ranges(&healed) {
         tracing::warn!(place, "a damaged place of the journal's log was put back from its index");
     }
     if let Some(Cut { file, offset, bytes }) = cut {
         tracing::warn!(file, offset, bytes, "a write that was never finished, and so never acknowledged, was cut off");
     }
     Ok(Arc::new(store))
+}
+
+/// The places of healed commits, with those that follow one another in one file as one: a lost file has thousands.
+fn in_ranges(places: &[String]) -> Vec<String> {
+    let commit = |place: &str| -> Option<(u64, String, String)> {
+        let (number, place) = place.strip_prefix("commit ")?.split_once(", ")?;
+        let (file, offset) = place.split_once(" at byte ")?;
+        Some((number.parse().ok()?, file.to_owned(), offset.to_owned()))
+    };
+    let mut ranges = Vec::new();
+    let mut places = places.iter().peekable();
+    while let Some(place) = places.next() {
+        let Some((first, file, offset)) = commit(place) else {
+            ranges.push(place.clone());
+            continue;
+        };
+        let mut last = first;
+        while places.next_if(|next| commit(next).is_some_and(|(next, of, _)| next == last + 1 && of == file)).is_some()
+        {
+            last += 1;
+        }
+        let range = format!("commits {first} to {last}, {file} from byte {offset} on");
+        ranges.push(if last == first { place.clone() } else { range });
+    }
+    ranges
 }
 
 fn definitions(testing: &Testing, cluster: Cluster, gitlab: GitLab) -> Registry {
@@ -169,4 +194,30 @@ pub(crate) fn announce(port: u16, format: LogFormat) {
     let mut stdout = std::io::stdout().lock();
     // Nobody has to read it.
     let _ = writeln!(stdout, "{line}").and_then(|()| stdout.flush());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::in_ranges;
+
+    #[test]
+    fn healed_commits_that_follow_one_another_in_a_file_are_one_place() {
+        let places = [
+            "the header of log/000001.log at byte 0",
+            "commit 1, log/000001.log at byte 96",
+            "commit 2, log/000001.log at byte 200",
+            "commit 3, log/000001.log at byte 300",
+            "commit 5, log/000001.log at byte 500",
+            "commit 6, log/000002.log at byte 96",
+            "commit 7, log/000002.log at byte 190",
+        ]
+        .map(str::to_owned);
+        let expected = [
+            "the header of log/000001.log at byte 0",
+            "commits 1 to 3, log/000001.log from byte 96 on",
+            "commit 5, log/000001.log at byte 500",
+            "commits 6 to 7, log/000002.log from byte 96 on",
+        ];
+        assert_eq!(in_ranges(&places), expected);
+    }
 }

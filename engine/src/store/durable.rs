@@ -68,7 +68,7 @@ impl DurableOptions {
     }
 }
 
-/// What opening a journal came to.
+/// What opening a journal came to. Nothing else tells: whoever opens it says so to people.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct OpenReport {
     /// How many commits the index lacked and got from the log.
@@ -163,7 +163,6 @@ impl DurableStore {
         (report.healed, report.cut) = (healed, cut);
         let mut ledger;
         (ledger, report.caught_up) = catch_up(&index, &log_dir, &segments)?;
-        tell(&report);
         let previous = ledger.head.1;
         index.begin()?;
         let opening = ledger.open(options.now);
@@ -383,16 +382,4 @@ fn catch_up(
 
 pub(super) fn damaged(bad: BadPlace) -> StoreError {
     StoreError::Damaged { place: bad.place(), detail: bad.detail }
-}
-
-fn tell(report: &OpenReport) {
-    if let Some(why) = &report.rebuilt {
-        let aside = report.set_aside.as_ref().map(|path| path.display().to_string()).unwrap_or_default();
-        tracing::warn!(why, aside, commits = report.caught_up, "made the journal's index again from the log");
-    } else if report.caught_up > 0 {
-        tracing::info!(commits = report.caught_up, "brought the journal's index up to the log");
-    }
-    for place in &report.healed {
-        tracing::warn!(place, "healed the log from the index");
-    }
 }
