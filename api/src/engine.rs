@@ -57,8 +57,11 @@ pub(crate) async fn run(settings: Settings, testing: Testing, cluster: Cluster) 
     };
     let engine = opened?;
     let port_file = settings.data.join(PORT_FILE);
-    std::fs::write(&port_file, format!("{port}\n"))
-        .with_context(|| format!("{} cannot be written", port_file.display()))?;
+    if let Err(error) = std::fs::write(&port_file, format!("{port}\n")) {
+        // The port is said above, too. What a full disk took of the file, or an earlier run left, would mislead.
+        let _ = std::fs::remove_file(&port_file);
+        tracing::warn!(file = %port_file.display(), port, %error, "the port cannot be written into its file");
+    }
     tracing::info!(port, data = %settings.data.display(), active = engine.health().active, "ready");
     app.opened(engine.clone());
     let ended = watch(&app, &engine, &settings, &testing, &mut signals).await;

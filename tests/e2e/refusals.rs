@@ -156,6 +156,17 @@ async fn a_cluster_that_is_gone_for_a_while_is_found_again_and_the_creation_goes
     Ok(())
 }
 
+/// The file is for scripts; on a full disk, say, the engine is of more use than its absence.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_port_file_that_cannot_be_written_keeps_no_engine_from_starting() -> anyhow::Result<()> {
+    let site = Site::new().await?;
+    std::fs::create_dir_all(site.data().join("cairn.port"))?;
+    let cairn = site.cairn(CairnOptions::default()).await?;
+    let ended = cairn.process.terminate().await?;
+    ensure!(ended.status.success() && ended.output.contains("cairn.port"), "{ended:?}");
+    Ok(())
+}
+
 /// A segment of the log whose header says that it has this format: a checksum over its first 68 bytes follows them.
 fn of_format(segment: &[u8], format: u16) -> Vec<u8> {
     let mut segment = segment.to_vec();
