@@ -31,6 +31,10 @@ async fn the_demo_shows_ten_steps_and_where_to_go_on() -> anyhow::Result<()> {
     for word in ["curl ", "cairn-journal verify"] {
         ensure!(shown.contains(word), "{word} is not in:\n{shown}");
     }
+    // A shell may take a bare `?` for a pattern: zsh then answers "no matches found".
+    for line in shown.lines().filter(|line| line.contains("curl ") && line.contains('?')) {
+        ensure!(line.contains(" 'http://"), "{line}");
+    }
     Ok(())
 }
 

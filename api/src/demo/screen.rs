@@ -185,7 +185,7 @@ impl Screen {
         }
         out!("  curl -s {url}/workflows/{id}");
         out!("  curl -s {url}/deployment/reports/{user}/{service}");
-        out!("  curl -s {url}/workflows/{id}/journal?format=ndjson");
+        out!("  curl -s '{url}/workflows/{id}/journal?format=ndjson'");
         out!("  curl -s '{url}/clusters?wait=60s' -d '{{\"user\":\"acme\",\"service_name\":\"logs\"}}'");
         out!("  kubectl --kubeconfig {} get sts,deploy,pvc,svc,ns -A", sandbox.kubeconfig.display());
         out!("  ls {}/deployment_reports", settings.views.display());
