@@ -5,7 +5,7 @@
 //! - A write that fails (a full disk) leaves whole lines behind; what it did not keep waits, and goes first when there is room again.
 //! - Read at open, folded, and begun anew with one line an object; the new file takes the old one's place by rename.
 //! - A last line without its end is a write that was cut: its caller was never answered, so it is dropped.
-//! - One process at a time: the lock is on a file of its own, which no rename replaces.
+//! - One process at a time: the lock is on a file of its own, which no rename replaces. It names its holder.
 
 use super::SandboxError;
 use super::json::text;
@@ -13,14 +13,18 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{self, BufWriter, Write};
+use std::io::{self, BufWriter, Read as _, Seek as _, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 const OBJECTS: &str = "objects.jsonl";
 const LOCK: &str = "lock";
 /// A file that has grown by so many bytes since it was folded, and to thrice what it was, is folded again.
 const FOLD_AFTER: u64 = 64 * 1024 * 1024;
+/// How long another's lock is waited for: a process that is killed keeps it until the system has taken it apart.
+const LOCK_WAIT: Duration = Duration::from_secs(2);
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
 
 /// One line of the file.
 #[derive(Debug, Serialize, Deserialize)]
@@ -65,21 +69,16 @@ pub(super) struct ChangeLog {
 
 impl ChangeLog {
     /// # Errors
-    /// [`SandboxError::Directory`]: it cannot be made, read or written. [`SandboxError::Locked`]: another sandbox has it.
-    /// [`SandboxError::Damaged`]: a line that is not the last one is no change.
+    /// [`SandboxError::Directory`]: it cannot be made, read or written. [`SandboxError::Locked`]: another sandbox has it, and kept it
+    /// for two seconds. [`SandboxError::Full`]: the disk has no room for it. [`SandboxError::Damaged`]: a line that is not the last one is no change.
     pub(super) fn open(directory: &Path) -> Result<(ChangeLog, Contents), SandboxError> {
         let failed = |source| SandboxError::Directory { path: directory.to_owned(), source };
         std::fs::create_dir_all(directory).map_err(failed)?;
-        let lock =
-            OpenOptions::new().create(true).truncate(false).write(true).open(directory.join(LOCK)).map_err(failed)?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(SandboxError::Locked { path: directory.to_owned() }),
-            Err(TryLockError::Error(source)) => return Err(failed(source)),
-        }
+        let lock = lock(directory, LOCK_WAIT)?;
         let path = directory.join(OBJECTS);
         let contents = read(&path)?;
-        let (file, folded) = write_folded(&path, contents.version, contents.objects.iter()).map_err(failed)?;
+        let folded = write_folded(&path, contents.version, contents.objects.iter());
+        let (file, folded) = folded.map_err(|source| cannot_fold(directory, &contents, source))?;
         let log =
             ChangeLog { file, path, folded, grown: 0, whole: folded, waiting: Vec::new(), torn: false, _lock: lock };
         Ok((log, contents))
@@ -148,6 +147,56 @@ impl ChangeLog {
     }
 }
 
+/// Blocks while it waits: nothing else goes on before a sandbox is open.
+fn lock(directory: &Path, wait: Duration) -> Result<File, SandboxError> {
+    let failed = |source| SandboxError::Directory { path: directory.to_owned(), source };
+    let opened = OpenOptions::new().create(true).truncate(false).read(true).write(true).open(directory.join(LOCK));
+    let mut file = opened.map_err(failed)?;
+    let since = Instant::now();
+    loop {
+        match file.try_lock() {
+            Ok(()) => break,
+            Err(TryLockError::WouldBlock) if since.elapsed() < wait => std::thread::sleep(LOCK_PAUSE),
+            Err(TryLockError::WouldBlock) => {
+                let mut holder = String::new();
+                // Who it is helps, but is not needed to say no.
+                let _ = file.read_to_string(&mut holder);
+                let holder = Some(holder.trim().to_owned()).filter(|holder| !holder.is_empty());
+                return Err(SandboxError::Locked { path: directory.to_owned(), holder });
+            }
+            Err(TryLockError::Error(source)) => return Err(failed(source)),
+        }
+    }
+    // A full disk may have no room for the number: the lock holds without it.
+    let _ = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| write!(file, "pid {}", std::process::id()));
+    Ok(file)
+}
+
+fn cannot_fold(directory: &Path, contents: &Contents, source: io::Error) -> SandboxError {
+    let path = directory.to_owned();
+    if !matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
+        return SandboxError::Directory { path, source };
+    }
+    let mut sink = Counter(0);
+    // Counting takes no room, so it cannot fail.
+    let _ = write_lines(&mut sink, contents.version, contents.objects.iter());
+    SandboxError::Full { path, needed_bytes: sink.0, source }
+}
+
+/// How many bytes were written to it.
+struct Counter(u64);
+
+impl Write for Counter {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0 += bytes.len() as u64;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 fn read(path: &Path) -> Result<Contents, SandboxError> {
     let bytes = match std::fs::read(path) {
         Ok(bytes) => bytes,
@@ -208,16 +257,21 @@ fn write_beside<'a>(
     objects: impl Iterator<Item = &'a Arc<Value>>,
 ) -> io::Result<(File, u64)> {
     let mut file = BufWriter::new(File::create(beside)?);
-    serde_json::to_writer(&mut file, &Stored::Version(version))?;
-    file.write_all(b"\n")?;
-    for object in objects {
-        // Version 0: the object says its own, the first line the whole's.
-        serde_json::to_writer(&mut file, &Stored::Put { version: 0, object: object.clone() })?;
-        file.write_all(b"\n")?;
-    }
+    write_lines(&mut file, version, objects)?;
     let size = file.into_inner().map_err(io::IntoInnerError::into_error)?.metadata()?.len();
     // Before the rename: after it, a log that goes on with the old file would write where nobody reads.
     Ok((OpenOptions::new().append(true).open(beside)?, size))
+}
+
+fn write_lines<'a>(to: &mut impl Write, version: u64, objects: impl Iterator<Item = &'a Arc<Value>>) -> io::Result<()> {
+    serde_json::to_writer(&mut *to, &Stored::Version(version))?;
+    to.write_all(b"\n")?;
+    for object in objects {
+        // Version 0: the object says its own, the first line the whole's.
+        serde_json::to_writer(&mut *to, &Stored::Put { version: 0, object: object.clone() })?;
+        to.write_all(b"\n")?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -267,6 +321,32 @@ mod tests {
     }
 
     #[test]
+    fn a_lock_that_is_let_go_while_another_waits_for_it_is_had() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let held = lock(directory.path(), Duration::ZERO).expect("free");
+        let path = directory.path().to_owned();
+        let waiting = std::thread::spawn(move || lock(&path, Duration::from_secs(60)).map(drop));
+        drop(held);
+        waiting.join().expect("no panic").expect("it was let go");
+    }
+
+    #[test]
+    fn a_directory_on_a_full_disk_is_refused_with_the_bytes_that_it_needs() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let pod = Arc::new(json!({"kind": "Pod", "metadata": {"namespace": "a", "name": "one"}}));
+        let (mut log, _) = ChangeLog::open(directory.path()).expect("opens");
+        log.append(&Stored::Put { version: 1, object: pod }).expect("written");
+        drop(log);
+        // What is written to the file beside goes to a full disk.
+        std::os::unix::fs::symlink("/dev/full", directory.path().join("objects.new")).expect("linked");
+        let error = ChangeLog::open(directory.path()).expect_err("the disk is full");
+        let (_log, contents) = ChangeLog::open(directory.path()).expect("nothing is lost");
+        let needed = std::fs::metadata(directory.path().join(OBJECTS)).expect("folded").len();
+        assert!(matches!(error, SandboxError::Full { needed_bytes, .. } if needed_bytes == needed), "{error}");
+        assert_eq!(contents.objects.len(), 1);
+    }
+
+    #[test]
     fn a_fold_that_fails_leaves_the_log_as_it_was_and_no_half_file() {
         let directory = tempfile::tempdir().expect("a directory");
         let pod = Arc::new(json!({"kind": "Pod", "metadata": {"namespace": "a", "name": "one"}}));
@@ -284,10 +364,11 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_that_is_open_is_refused_and_a_damaged_line_is_named() {
+    fn a_directory_that_is_open_is_refused_with_its_holder_and_a_damaged_line_is_named() {
         let directory = tempfile::tempdir().expect("a directory");
         let (log, _) = ChangeLog::open(directory.path()).expect("opens");
-        assert!(matches!(ChangeLog::open(directory.path()), Err(SandboxError::Locked { .. })));
+        let refused = lock(directory.path(), Duration::ZERO).expect_err("it is open").to_string();
+        assert!(refused.contains(&format!("(pid {})", std::process::id())), "{refused}");
         drop(log);
         std::fs::write(directory.path().join(OBJECTS), "{\"version\":1}\nnonsense\n{\"version\":2}\n")
             .expect("written");

@@ -128,10 +128,23 @@ pub enum SandboxError {
         source: io::Error,
     },
     /// Another process has it.
-    #[error("another sandbox has {} open: stop it, or choose another data directory", path.display())]
+    #[error("another sandbox{} has {} open: stop it, or choose another data directory", holder.as_ref().map(|holder| format!(" ({holder})")).unwrap_or_default(), path.display())]
     Locked {
         /// The directory.
         path: PathBuf,
+        /// Who, as the lock file says.
+        holder: Option<String>,
+    },
+    /// The disk has no room for the objects.
+    #[error("no room on the disk for {needed_bytes} bytes of the sandbox's objects in {}: make that much free, and start it again", path.display())]
+    Full {
+        /// The directory.
+        path: PathBuf,
+        /// How much is written there at each start.
+        needed_bytes: u64,
+        /// What the system said.
+        #[source]
+        source: io::Error,
     },
     /// The change log was changed by somebody else.
     #[error("line {line} of {} is no change of a sandbox: move the file away to begin with an empty cluster", path.display())]
@@ -162,10 +175,11 @@ struct Shared {
 }
 
 impl Sandbox {
-    /// Opens a sandbox and starts its controllers; needs a running tokio runtime.
+    /// Opens a sandbox and starts its controllers; needs a running tokio runtime. Blocks, for two seconds at most, while
+    /// another process has the directory open.
     ///
     /// # Errors
-    /// [`SandboxError::Directory`], [`SandboxError::Locked`], [`SandboxError::Damaged`]: each says what to do.
+    /// [`SandboxError::Directory`], [`SandboxError::Locked`], [`SandboxError::Full`], [`SandboxError::Damaged`]: each says what to do.
     pub fn open(options: SandboxOptions) -> Result<Sandbox, SandboxError> {
         let wake = Arc::new(Notify::new());
         let faults = Faults::new(wake.clone());
