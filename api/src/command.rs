@@ -56,6 +56,8 @@ async fn dev(args: DevArgs) -> anyhow::Result<ExitCode> {
     if let Some(url) = &args.sandbox {
         return engine::run(settings, args.testing, cluster::at(url)?).await;
     }
+    // Before the sandbox writes its objects: on a full disk they need the room that the journal keeps for such times.
+    engine::make_room(&settings.data)?;
     let running = RunningSandbox::start(&settings.data, args.sandbox_port, &args.cluster).await?;
     if settings.log_format == telemetry::LogFormat::Human {
         println!("sandbox cluster at http://{}", running.address);

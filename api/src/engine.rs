@@ -178,6 +178,14 @@ fn in_ranges(places: &[String]) -> Vec<String> {
     ranges
 }
 
+/// Gives the journal's ballast up if there is too little room, for those who write to this directory before it is opened.
+///
+/// # Errors
+/// [`StoreError`], with what to do about it.
+pub(crate) fn make_room(data: &Path) -> Result<(), StoreError> {
+    DurableStore::make_room(&DurableOptions::new(data))
+}
+
 fn definitions(testing: &Testing, cluster: Cluster, gitlab: GitLab) -> Registry {
     let create = create_definition(Deps { cluster, gitlab, rollout: RolloutRules::default() });
     let create = match testing.fail_at {

@@ -174,6 +174,23 @@ impl DurableStore {
         Ok((Self { index, token, head, writer: Mutex::new(writer) }, report))
     }
 
+    /// Looks at the disk as [`DurableStore::open`] does first of all: a ballast is given up where room is short. For those who
+    /// need room in the same directory before the journal is opened. A journal that is open looks for itself.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`] if the directory cannot be made or locked.
+    pub fn make_room(options: &DurableOptions) -> Result<(), StoreError> {
+        match prepare(&options.dir) {
+            Ok(_lock) => {
+                let mut space = Space::new(options.dir.clone(), options.disk_floor_bytes, options.ballast_bytes);
+                space.look(options.segment_bytes.saturating_mul(ROOM_SEGMENTS));
+                Ok(())
+            }
+            Err(StoreError::Locked { .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Makes the index again from the log, whatever it looks like, and opens the journal.
     ///
     /// # Errors
@@ -338,9 +355,8 @@ fn lock(dir: &Path) -> Result<File, StoreError> {
         }
         Err(TryLockError::Error(source)) => return Err(failed("lock")(source)),
     }
-    let written =
-        file.set_len(0).and_then(|()| file.rewind()).and_then(|()| write!(file, "pid {}", std::process::id()));
-    written.map_err(failed("write to"))?;
+    // The lock holds without it, and a full disk has no room for it until the ballast is given up.
+    let _ = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| write!(file, "pid {}", std::process::id()));
     Ok(file)
 }
 

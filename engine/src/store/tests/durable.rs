@@ -263,3 +263,20 @@ fn a_workflow_of_ten_steps_takes_less_than_six_kibibytes_of_log_alone_and_five_i
         store.close().expect("it comes to rest");
     }
 }
+
+#[test]
+fn room_can_be_had_before_a_journal_is_opened_and_one_that_is_open_is_left_alone() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let ballast = dir.path().join("ballast");
+    // No disk is that large: it is short of room, whatever it has.
+    let short = DurableOptions { segment_bytes: u64::MAX, disk_floor_bytes: u64::MAX, ..small(dir.path()) };
+    fs::write(&ballast, "room").expect("written");
+    let (store, _) = DurableStore::open(&small(dir.path())).expect("opens");
+    DurableStore::make_room(&short).expect("looks");
+    assert!(ballast.exists());
+    store.close().expect("closes");
+    drop(store);
+    DurableStore::make_room(&short).expect("looks");
+    assert!(!ballast.exists());
+    DurableStore::open(&small(dir.path())).expect("its lock is free again");
+}
