@@ -10,6 +10,7 @@ use std::{
     io::{Read as _, Seek, Write},
     path::{Path, PathBuf},
     sync::{Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
 };
 
 use crate::{
@@ -32,6 +33,10 @@ use crate::{
         space::Space,
     },
 };
+
+/// How long the process that had it open before may take to let go, and how often that is looked at.
+const LOCKED_FOR_AT_MOST: Duration = Duration::from_secs(1);
+const LOCK_TRIED_EVERY: Duration = Duration::from_millis(20);
 
 /// Commits that are caught up in one batch.
 const CATCH_UP_COMMITS: usize = 256;
@@ -344,7 +349,14 @@ fn lock(dir: &Path) -> Result<File, StoreError> {
     };
     let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
     let mut file = file.map_err(failed("open"))?;
-    match file.try_lock() {
+    // A killed process lets go a moment after it is gone from sight.
+    let patience = Instant::now() + LOCKED_FOR_AT_MOST;
+    let mut tried = file.try_lock();
+    while matches!(tried, Err(TryLockError::WouldBlock)) && Instant::now() < patience {
+        std::thread::sleep(LOCK_TRIED_EVERY);
+        tried = file.try_lock();
+    }
+    match tried {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
             let mut holder = String::new();
