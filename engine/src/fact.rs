@@ -165,7 +165,7 @@ pub struct Submitted {
     pub body_hash: Hash,
     /// By whom, as authenticated.
     pub who: Who,
-    /// What the tenant's quota is charged while the service lives.
+    /// What the tenant's quota is charged once it has succeeded: while the service lives, or for what a deletion keeps.
     pub holds: Amounts,
     /// What a failure does.
     pub on_failure: OnFailure,

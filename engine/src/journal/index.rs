@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// The layout of the derived values. Another one is made again from the entries.
-pub(crate) const VERSION: u8 = 1;
+pub(crate) const VERSION: u8 = 2;
 
 /// A service's record, and what it goes back to when the change or deletion in hand fails.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,8 +30,15 @@ struct Stored {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Before {
     status: ServiceStatus,
+    live: bool,
     holds: Amounts,
     record: Option<Json>,
+}
+
+impl Before {
+    fn of(record: &ServiceRecord) -> Self {
+        Self { status: record.status, live: record.live, holds: record.holds.clone(), record: record.record.clone() }
+    }
 }
 
 /// Whether a submission may become a workflow.
@@ -51,8 +58,10 @@ pub(crate) fn admit(
     let held = match (submitted.effect, &record) {
         (_, Some(record)) if record.busy => Err(taken(record)),
         (Effect::Create, Some(record)) if record.live => Err(taken(record)),
-        (Effect::Create, _) => Ok(Amounts::new()),
-        (Effect::Update | Effect::Delete, Some(record)) if record.live => Ok(record.holds.clone()),
+        // A deletion may have left something that is held on: a new creation takes it over.
+        (Effect::Create, record) => Ok(record.as_ref().map(|record| record.holds.clone()).unwrap_or_default()),
+        (Effect::Update, Some(record)) if record.live => Ok(record.holds.clone()),
+        (Effect::Delete, Some(record)) if record.live || !record.holds.is_empty() => Ok(record.holds.clone()),
         (Effect::Update | Effect::Delete, _) => {
             Err(Refusal::NoSuchService { tenant: tenant.clone(), service: service.clone() })
         }
@@ -104,18 +113,20 @@ pub(crate) fn derive(
             Some(record) => change(space, state, |stored| stored.record.record = Some(record.clone())),
             None => Ok(()),
         },
-        Fact::Parked { reason: ParkReason::Kept } if state.submitted().effect == Effect::Create => {
-            change(space, state, |stored| {
+        Fact::Parked { reason: ParkReason::Kept } => change(space, state, |stored| {
+            // What is being changed or deleted is still that; only a creation has failed when it stops half-way.
+            if state.submitted().effect == Effect::Create {
                 stored.record.status = ServiceStatus::Failed;
-                stored.record.error = failure(state);
+            }
+            stored.record.error = failure(state);
+            stored.record.updated = time;
+        }),
+        Fact::RetryRequested { .. } => change(space, state, |stored| {
+            if stored.record.error.take().is_some() {
                 stored.record.updated = time;
-            })
-        }
-        Fact::RetryRequested { .. } if state.submitted().effect == Effect::Create => change(space, state, |stored| {
+            }
             if stored.record.status == ServiceStatus::Failed {
                 stored.record.status = ServiceStatus::Creating;
-                stored.record.error = None;
-                stored.record.updated = time;
             }
         }),
         Fact::Finished { outcome, residue } => {
@@ -134,7 +145,6 @@ pub(crate) fn derive(
         | Fact::CancelRequested { .. }
         | Fact::Paused { .. }
         | Fact::Resumed { .. }
-        | Fact::RetryRequested { .. }
         | Fact::Parked { .. } => Ok(()),
     }
 }
@@ -175,7 +185,7 @@ fn submit(
     let found = get::<Stored>(space, &keys::service(tenant, service))?;
     let old = found.as_ref().map(|stored| stored.record.holds.clone()).unwrap_or_default();
     let stored = match (submitted.effect, found) {
-        (Effect::Create, _) => Stored {
+        (Effect::Create, found) => Stored {
             record: ServiceRecord {
                 tenant: tenant.clone(),
                 service: service.clone(),
@@ -186,16 +196,15 @@ fn submit(
                 created: time,
                 updated: time,
                 input: submitted.input.clone(),
-                holds: submitted.holds.clone(),
+                holds: larger(&old, &submitted.holds),
                 record: None,
                 error: None,
             },
-            before: None,
+            before: found.map(|stored| Before::of(&stored.record)),
         },
         (Effect::Update | Effect::Delete, Some(mut stored)) => {
             let record = &mut stored.record;
-            stored.before =
-                Some(Before { status: record.status, holds: record.holds.clone(), record: record.record.clone() });
+            stored.before = Some(Before::of(record));
             record.status =
                 if submitted.effect == Effect::Update { ServiceStatus::Updating } else { ServiceStatus::Deleting };
             record.workflow = state.id();
@@ -231,31 +240,41 @@ fn finish(stored: &mut Stored, state: &WorkflowState, outcome: Outcome, nothing_
         (Effect::Delete, Outcome::Succeeded) => {
             record.status = ServiceStatus::Deleted;
             record.error = None;
-            gone(record);
+            // What a deletion is to keep, it holds on.
+            gone(record, submitted.holds.clone());
         }
         (Effect::Create, Outcome::Failed | Outcome::Cancelled) => {
             record.status = ServiceStatus::Failed;
             record.error = failure(state);
             // A forced end may leave things behind: they hold their quota until a deletion has taken them away.
             if nothing_left {
-                gone(record);
+                gone(record, before.map(|before| before.holds).unwrap_or_default());
             }
         }
         (Effect::Update | Effect::Delete, Outcome::Failed | Outcome::Cancelled) => {
             record.error = failure(state);
-            if let Some(before) = before {
-                record.status = before.status;
-                record.holds = before.holds;
-                record.record = before.record;
+            match before {
+                Some(before) if nothing_left => {
+                    record.status = before.status;
+                    record.live = before.live;
+                    record.holds = before.holds;
+                    record.record = before.record;
+                }
+                // Ended by force, half-way: whatever is there goes on to hold what it may take.
+                Some(before) if submitted.effect == Effect::Update => {
+                    record.status = before.status;
+                    record.record = before.record;
+                }
+                Some(_) | None => record.status = ServiceStatus::Failed,
             }
         }
     }
 }
 
-fn gone(record: &mut ServiceRecord) {
+fn gone(record: &mut ServiceRecord, holds: Amounts) {
     record.live = false;
     record.record = None;
-    record.holds = Amounts::new();
+    record.holds = holds;
 }
 
 fn failure(state: &WorkflowState) -> Option<String> {

@@ -165,7 +165,7 @@ pub enum Refusal {
         /// The workflow that made it or works on it.
         workflow: WorkflowId,
     },
-    /// A change or deletion of a service that does not live.
+    /// A change of a service that does not live, or a deletion of one of which nothing is left either.
     #[error("{tenant}/{service} does not exist")]
     NoSuchService {
         /// Whose.

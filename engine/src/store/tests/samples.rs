@@ -35,7 +35,12 @@ pub(crate) fn submitted(effect: Effect, tenant: &str, service: &str) -> Submitte
         key: None,
         body_hash: Hash([8; 32]),
         who: "alice".into(),
-        holds: amounts(&[("clusters", 1), ("memory_bytes", 100)]),
+        // A deletion names what it leaves.
+        holds: if effect == Effect::Delete {
+            Amounts::new()
+        } else {
+            amounts(&[("clusters", 1), ("memory_bytes", 100)])
+        },
         on_failure: OnFailure::Rollback,
     }
 }

@@ -80,6 +80,9 @@ on_every_store! {
     a_forced_end_that_leaves_something_behind_holds_its_quota_until_a_deletion
     an_update_reserves_the_larger_amounts_and_goes_back_when_it_fails
     a_deletion_frees_the_quota_and_a_failed_one_changes_nothing
+    what_a_deletion_keeps_is_held_until_it_is_deleted_or_a_creation_has_taken_it_over
+    a_deletion_that_stops_half_way_says_why_and_goes_on_when_it_is_retried
+    a_change_that_is_ended_by_force_holds_the_larger_amounts
     a_service_is_taken_while_it_lives_or_a_workflow_works_on_it
     of_twenty_submissions_at_once_for_one_service_one_wins
     of_twenty_submissions_at_once_with_one_key_one_wins
@@ -296,6 +299,72 @@ fn a_deletion_frees_the_quota_and_a_failed_one_changes_nothing(bench: &impl Benc
     assert!(used(&store, "acme").is_empty());
     let again = submit(&store, 4, submitted(Effect::Delete, "acme", "search"));
     assert!(matches!(again, Err(Refusal::NoSuchService { .. })));
+}
+
+fn what_a_deletion_keeps_is_held_until_it_is_deleted_or_a_creation_has_taken_it_over(bench: &impl Bench) {
+    let store = bench.open();
+    let kept = amounts(&[("disk_bytes", 50)]);
+    let keeping = Submitted { holds: kept.clone(), ..submitted(Effect::Delete, "acme", "search") };
+    run(&store, 1, create("acme", "search"), success());
+    run(&store, 2, keeping, success());
+    let deleted = record(&store, "acme", "search");
+    assert_eq!((deleted.status, deleted.live, deleted.holds), (ServiceStatus::Deleted, false, kept.clone()));
+    assert_eq!(store.usage(&"acme".into()).expect("it reads"), kept);
+    let change = submit(&store, 3, submitted(Effect::Update, "acme", "search"));
+    assert!(matches!(change, Err(Refusal::NoSuchService { .. })), "it does not live");
+
+    // What is kept is not asked for once more, and a creation that fails leaves it as it was.
+    let again = Submitted { holds: amounts(&[("clusters", 1), ("disk_bytes", 60)]), ..create("acme", "search") };
+    let quota = amounts(&[("disk_bytes", 60)]);
+    let facts = vec![Fact::Submitted(again.clone())];
+    commit_one(&store, Append { quota, ..append(&store, id(3), 0, facts) }).expect("it is admitted");
+    assert_eq!(store.usage(&"acme".into()).expect("it reads"), again.holds);
+    commit_one(&store, append(&store, id(3), 1, failure())).expect("it is admitted");
+    let failed = record(&store, "acme", "search");
+    assert_eq!((failed.status, failed.live, failed.holds), (ServiceStatus::Failed, false, kept));
+
+    run(&store, 4, again.clone(), success());
+    assert_eq!(record(&store, "acme", "search").holds, again.holds);
+    let keeping = Submitted { holds: amounts(&[("disk_bytes", 60)]), ..submitted(Effect::Delete, "acme", "search") };
+    run(&store, 5, keeping, success());
+    run(&store, 6, submitted(Effect::Delete, "acme", "search"), success());
+    assert!(used(&store, "acme").is_empty());
+    let again = submit(&store, 7, submitted(Effect::Delete, "acme", "search"));
+    assert!(matches!(again, Err(Refusal::NoSuchService { .. })));
+}
+
+fn a_deletion_that_stops_half_way_says_why_and_goes_on_when_it_is_retried(bench: &impl Bench) {
+    let store = bench.open();
+    run(&store, 1, create("acme", "search"), success());
+    let deletion = Submitted { on_failure: OnFailure::Keep, ..submitted(Effect::Delete, "acme", "search") };
+    run(&store, 2, deletion, vec![started("one"), failed("one"), Fact::Parked { reason: ParkReason::Kept }]);
+    let parked = record(&store, "acme", "search");
+    assert_eq!((parked.status, parked.live, parked.busy), (ServiceStatus::Deleting, true, true));
+    assert_eq!((parked.error.as_deref(), used(&store, "acme")), (Some("one: no one today"), held()));
+    let retry = Fact::RetryRequested { who: "alice".into() };
+    commit_one(&store, append(&store, id(2), 4, vec![retry])).expect("it is admitted");
+    let again = record(&store, "acme", "search");
+    assert_eq!((again.status, again.error), (ServiceStatus::Deleting, None));
+    let force = Fact::CancelRequested { who: "alice".into(), force: true };
+    let end = Fact::Finished { outcome: Outcome::Cancelled, residue: vec!["Namespace/acme--search".to_owned()] };
+    commit_one(&store, append(&store, id(2), 5, vec![force, end])).expect("it is admitted");
+    let left = record(&store, "acme", "search");
+    assert_eq!((left.status, left.live, left.busy), (ServiceStatus::Failed, true, false));
+    assert_eq!(used(&store, "acme"), held());
+}
+
+fn a_change_that_is_ended_by_force_holds_the_larger_amounts(bench: &impl Bench) {
+    let store = bench.open();
+    run(&store, 1, create("acme", "search"), success());
+    let before = record(&store, "acme", "search");
+    let holds = amounts(&[("clusters", 1), ("memory_bytes", 300)]);
+    let change = Submitted { holds: holds.clone(), ..submitted(Effect::Update, "acme", "search") };
+    let force = Fact::CancelRequested { who: "alice".into(), force: true };
+    let end = Fact::Finished { outcome: Outcome::Cancelled, residue: vec!["a claim".to_owned()] };
+    run(&store, 2, change, vec![started("one"), force, end]);
+    let after = record(&store, "acme", "search");
+    assert_eq!((after.status, after.live, after.busy), (ServiceStatus::Created, true, false));
+    assert_eq!((after.input, after.holds), (before.input, holds));
 }
 
 fn a_service_is_taken_while_it_lives_or_a_workflow_works_on_it(bench: &impl Bench) {
