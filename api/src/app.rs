@@ -5,7 +5,7 @@
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use cairn_engine::{Clock, Engine, SystemClock, Timestamp};
-use cairn_steps::gitlab::GitLab;
+use cairn_steps::{elastic::Elastic, gitlab::GitLab};
 use tokio_util::sync::CancellationToken;
 
 use crate::{cluster::ClusterCheck, config::Rules, problem::Problem};
@@ -16,6 +16,8 @@ pub(crate) struct App {
     rules: RwLock<Arc<Rules>>,
     /// What pulls settings for the steps, and says beforehand what may be pulled.
     pub(crate) gitlab: GitLab,
+    /// What creations install.
+    pub(crate) elastic: Elastic,
     /// Whether the cluster can be reached.
     pub(crate) cluster: ClusterCheck,
     /// Set when the program is about to end: whoever waits for something answers now.
@@ -24,11 +26,12 @@ pub(crate) struct App {
 
 impl App {
     /// An app without an engine yet.
-    pub(crate) fn new(rules: Rules, cluster: ClusterCheck) -> Self {
+    pub(crate) fn new(rules: Rules, elastic: Elastic, cluster: ClusterCheck) -> Self {
         Self {
             engine: OnceLock::new(),
             gitlab: GitLab::new(rules.gitlab.clone()),
             rules: RwLock::new(Arc::new(rules)),
+            elastic,
             cluster,
             stopping: CancellationToken::new(),
         }

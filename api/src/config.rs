@@ -14,13 +14,14 @@ use std::{
 };
 
 use cairn_engine::{Amounts, Limits, Tenant};
-use cairn_steps::cluster::strangers::Tolerated;
+use cairn_steps::cluster::{rollout::RolloutRules, strangers::Tolerated};
+use cairn_steps::elastic::{DEFAULT_VERSION, Elastic, ElasticError};
 use cairn_steps::gitlab::{AllowedHost, GitLabRules};
 
 pub(crate) use self::args::{
     Args, Command, DemoArgs, DevArgs, Places, SandboxArgs, SandboxSettings, ServeArgs, Shared, Testing, ViewsCommand,
 };
-use self::file::File;
+use self::file::{ElasticFile, File};
 use crate::telemetry::{DEFAULT_FILTER, LogFormat};
 
 /// The port that the scripts of users call.
@@ -57,6 +58,12 @@ pub(crate) struct Settings {
     pub(crate) kubeconfig: Option<PathBuf>,
     /// The context in it, as the file has it.
     pub(crate) context: Option<String>,
+    /// What creations install.
+    pub(crate) elastic: Elastic,
+    /// Whether vectors that do not fit are refused, instead of warned of.
+    pub(crate) strict_sizing: bool,
+    /// How long a rollout, and each sign of trouble in it, may last.
+    pub(crate) rollout: RolloutRules,
     /// What the cluster puts into its namespaces by itself.
     pub(crate) tolerated: Vec<Tolerated>,
     /// What may change while the program runs.
@@ -116,6 +123,8 @@ impl Settings {
                 Err(error) => errors.push(format!("cluster.tolerate: {error}")),
             }
         }
+        let elastic = elastic(shared, &file.elastic, &mut errors);
+        let rollout = file.rollout.rules(&mut errors);
         let limits = Limits::default();
         let mut at_least_one = |key: &str, value: usize| {
             if value == 0 {
@@ -160,6 +169,9 @@ impl Settings {
             limits,
             kubeconfig: file.kubeconfig.clone(),
             context: file.context.clone(),
+            elastic,
+            strict_sizing: shared.strict_sizing || file.elastic.strict_sizing,
+            rollout,
             tolerated,
             rules,
             file: shared.places.config.clone(),
@@ -185,6 +197,20 @@ impl Settings {
 /// Where a sandbox with this data directory keeps its objects.
 pub(crate) fn sandbox_dir(data: &Path) -> PathBuf {
     data.join("sandbox")
+}
+
+fn elastic(shared: &Shared, file: &ElasticFile, errors: &mut Vec<String>) -> Elastic {
+    let version = shared.es_version.as_deref().or(file.version.as_deref()).unwrap_or(DEFAULT_VERSION);
+    let image = shared.es_image.as_deref().or(file.image.as_deref());
+    let kibana = shared.kibana_image.as_deref().or(file.kibana_image.as_deref());
+    // Each by itself, so that every wrong value is named.
+    let mut check = |key: &str, made: Result<Elastic, ElasticError>| {
+        made.map_err(|error| errors.push(format!("elastic.{key}: {error}"))).ok()
+    };
+    check("version", Elastic::new(version, None, None));
+    check("image", Elastic::new(DEFAULT_VERSION, image, None));
+    check("kibana_image", Elastic::new(DEFAULT_VERSION, None, kibana));
+    Elastic::new(version, image, kibana).unwrap_or_default()
 }
 
 fn rules(shared: &Shared, file: &File, errors: &mut Vec<String>) -> Rules {
@@ -259,6 +285,31 @@ mod tests {
         let acme = settings.rules.quota(&"acme".into());
         assert_eq!(acme.get(&"memory_bytes".into()), Some(&(1 << 30)));
         assert_eq!((acme.get(&"gpus".into()), acme.get(&"clusters".into())), (Some(&0), None));
+    }
+
+    #[test]
+    fn version_images_and_thresholds_come_from_flags_or_the_file() {
+        let text = "[elastic]\nversion = \"8.19.2\"\nimage = \"a/es\"\nstrict_sizing = true\n[rollout]\ndeadline = \"20m\"\nimage_grace = \"5s\"\nrestarts_max = 5";
+        let settings = with_file(text, &["--es-image", "b/es", "--kibana-image", "b/kibana:1"]).expect("right");
+        assert_eq!(settings.elastic.elasticsearch_image(), "b/es:8.19.2");
+        assert_eq!(settings.elastic.kibana_image(), "b/kibana:1");
+        assert!(settings.strict_sizing);
+        assert_eq!(settings.rollout.deadline, Duration::from_secs(1200));
+        assert_eq!(settings.rollout.trouble.image_grace, Duration::from_secs(5));
+        assert_eq!(settings.rollout.trouble.restarts_max, 5);
+        assert_eq!(settings.rollout.trouble.config_grace, RolloutRules::default().trouble.config_grace);
+        let text = "[elastic]\nversion = \"9\"\nimage = \"a b\"\nkibana_image = \"/\"\n[rollout]\ndeadline = \"0s\"\nschedule_grace = \"x\"\nrestarts_max = 0";
+        let error = with_file(text, &[]).expect_err("six of them").to_string();
+        for key in [
+            "elastic.version:",
+            "elastic.image:",
+            "elastic.kibana_image:",
+            "rollout.deadline:",
+            "rollout.schedule_grace:",
+            "rollout.restarts_max:",
+        ] {
+            assert!(error.contains(key), "{key} in {error}");
+        }
     }
 
     #[test]

@@ -8,7 +8,7 @@ use cairn_engine::{
     store::{Cut, DurableOptions, DurableStore, OpenReport, Store, StoreError},
 };
 use cairn_steps::{
-    cluster::{Cluster, rollout::RolloutRules},
+    cluster::Cluster,
     create::{Deps, create_definition},
     gitlab::GitLab,
 };
@@ -42,7 +42,11 @@ pub(crate) async fn run(settings: Settings, testing: Testing, cluster: Cluster) 
         .await
         .with_context(|| format!("port {} of 127.0.0.1 cannot be used: choose another --port, or 0", settings.port))?;
     let port = listener.local_addr()?.port();
-    let app = Arc::new(App::new(settings.rules.clone(), ClusterCheck::new(cluster.client().clone())));
+    let app = Arc::new(App::new(
+        settings.rules.clone(),
+        settings.elastic.clone(),
+        ClusterCheck::new(cluster.client().clone()),
+    ));
     let connections = settings.connections;
     // The port is open before recovery: whoever asks hears 503 instead of nothing.
     let serving =
@@ -121,7 +125,7 @@ async fn open(settings: &Settings, testing: &Testing, cluster: Cluster, gitlab: 
     }
     let engine = Engine::open(EngineOptions {
         store,
-        definitions: definitions(testing, cluster, gitlab),
+        definitions: definitions(settings, testing, cluster, gitlab),
         clock: Arc::new(SystemClock),
         limits: settings.limits,
     })
@@ -186,8 +190,14 @@ pub(crate) fn make_room(data: &Path) -> Result<(), StoreError> {
     DurableStore::make_room(&DurableOptions::new(data))
 }
 
-fn definitions(testing: &Testing, cluster: Cluster, gitlab: GitLab) -> Registry {
-    let create = create_definition(Deps { cluster, gitlab, rollout: RolloutRules::default() });
+fn definitions(settings: &Settings, testing: &Testing, cluster: Cluster, gitlab: GitLab) -> Registry {
+    let deps = Deps {
+        rollout: settings.rollout.clone(),
+        elastic: settings.elastic.clone(),
+        strict_sizing: settings.strict_sizing,
+        ..Deps::new(cluster, gitlab)
+    };
+    let create = create_definition(deps);
     let create = match testing.fail_at {
         Some(step) => failpoint::failing_at(&create, step.as_str()),
         None => create,

@@ -8,6 +8,9 @@ pub mod cluster;
 #[cfg(feature = "cluster")]
 pub mod create;
 #[cfg(feature = "cluster")]
+pub mod credentials;
+pub mod elastic;
+#[cfg(feature = "cluster")]
 pub mod gitlab;
 pub mod names;
 pub mod quantity;

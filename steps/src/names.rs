@@ -26,6 +26,8 @@ pub const CLIENT_SERVICE: &str = "elasticsearch";
 pub const HEADLESS_SERVICE: &str = "elasticsearch-nodes";
 /// The ConfigMap that holds `elasticsearch.yml`.
 pub const CONFIG_MAP: &str = "elasticsearch-config";
+/// The Secret with the credentials of the cluster.
+pub const SECRET: &str = "elasticsearch-credentials";
 /// The PodDisruptionBudget of the Elasticsearch nodes.
 pub const DISRUPTION_BUDGET: &str = "elasticsearch";
 /// The Deployment, and the Service, of Kibana.

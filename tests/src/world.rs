@@ -14,7 +14,7 @@ use cairn_engine::{
     store::{MemoryStore, Refusal, Store},
 };
 use cairn_steps::{
-    cluster::{Cluster, rollout::RolloutRules},
+    cluster::Cluster,
     create::{Deps, create_definition},
     gitlab::{GitLab, GitLabRules},
     request::Request,
@@ -213,7 +213,7 @@ impl Running {
 #[must_use]
 pub fn definition(cluster: Cluster) -> Definition {
     let gitlab = GitLab::new(GitLabRules::default());
-    create_definition(Deps { cluster, gitlab, rollout: RolloutRules::default() })
+    create_definition(Deps::new(cluster, gitlab))
 }
 
 /// The request of most tests: three nodes, with a GPU each, so that no step is skipped but the pull.

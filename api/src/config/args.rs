@@ -118,6 +118,18 @@ pub(crate) struct Shared {
         value_delimiter = ','
     )]
     pub(crate) gitlab_private_hosts: Vec<String>,
+    /// The version of Elasticsearch and Kibana that creations install [default: 9.1.4]
+    #[arg(long, value_name = "VERSION", env = "CAIRN_ES_VERSION")]
+    pub(crate) es_version: Option<String>,
+    /// The image of Elasticsearch; without a tag, the version is it [default: docker.elastic.co/elasticsearch/elasticsearch]
+    #[arg(long, value_name = "IMAGE", env = "CAIRN_ES_IMAGE")]
+    pub(crate) es_image: Option<String>,
+    /// The image of Kibana; without a tag, the version is it [default: docker.elastic.co/kibana/kibana]
+    #[arg(long, value_name = "IMAGE", env = "CAIRN_KIBANA_IMAGE")]
+    pub(crate) kibana_image: Option<String>,
+    /// Refuse a creation whose vectors do not fit its memory or disk, instead of warning of it
+    #[arg(long, env = "CAIRN_STRICT_SIZING")]
+    pub(crate) strict_sizing: bool,
     /// Pull over plain http too
     #[arg(long, env = "CAIRN_GITLAB_ALLOW_HTTP")]
     pub(crate) gitlab_allow_http: bool,

@@ -3,9 +3,10 @@
 use std::{collections::BTreeMap, path::Path, path::PathBuf};
 
 use cairn_engine::{Amounts, ResourceName};
-use cairn_steps::quantity::Quantity;
+use cairn_steps::{cluster::rollout::RolloutRules, quantity::Quantity};
 use serde::Deserialize;
 
+use super::duration;
 use crate::telemetry::LogFormat;
 
 /// The file as it is, before anything is checked.
@@ -24,6 +25,8 @@ pub(crate) struct File {
     pub(crate) limits: LimitsFile,
     pub(crate) gitlab: GitLabFile,
     pub(crate) cluster: ClusterFile,
+    pub(crate) elastic: ElasticFile,
+    pub(crate) rollout: RolloutFile,
     pub(crate) quota: QuotaFile,
 }
 
@@ -50,6 +53,59 @@ pub(crate) struct GitLabFile {
 pub(crate) struct ClusterFile {
     /// What the cluster puts into its namespaces by itself, and what therefore may go with one of ours.
     pub(crate) tolerate: Vec<String>,
+}
+
+/// What creations install.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct ElasticFile {
+    pub(crate) version: Option<String>,
+    pub(crate) image: Option<String>,
+    pub(crate) kibana_image: Option<String>,
+    pub(crate) strict_sizing: bool,
+}
+
+/// How long a rollout, and each sign of trouble in it, may last (C8).
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct RolloutFile {
+    deadline: Option<String>,
+    config_grace: Option<String>,
+    image_grace: Option<String>,
+    schedule_grace: Option<String>,
+    volume_grace: Option<String>,
+    restarts_max: Option<i32>,
+}
+
+impl RolloutFile {
+    /// These rules, and the usual ones where nothing is said.
+    pub(crate) fn rules(&self, errors: &mut Vec<String>) -> RolloutRules {
+        let mut rules = RolloutRules::default();
+        let trouble = &mut rules.trouble;
+        let durations = [
+            ("deadline", &self.deadline, &mut rules.deadline),
+            ("config_grace", &self.config_grace, &mut trouble.config_grace),
+            ("image_grace", &self.image_grace, &mut trouble.image_grace),
+            ("schedule_grace", &self.schedule_grace, &mut trouble.schedule_grace),
+            ("volume_grace", &self.volume_grace, &mut trouble.volume_grace),
+        ];
+        for (name, text, rule) in durations {
+            match text.as_deref().map(duration) {
+                Some(Ok(read)) => *rule = read,
+                Some(Err(error)) => errors.push(format!("rollout.{name}: {error}")),
+                None => {}
+            }
+        }
+        if rules.deadline.is_zero() {
+            errors.push("rollout.deadline: no rollout is done at once: it is 10m if nothing is said".to_owned());
+        }
+        match self.restarts_max {
+            Some(restarts) if restarts < 1 => errors.push("rollout.restarts_max: it is at least 1".to_owned()),
+            Some(restarts) => rules.trouble.restarts_max = restarts,
+            None => {}
+        }
+        rules
+    }
 }
 
 #[derive(Debug, Default, Deserialize)]

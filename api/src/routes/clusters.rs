@@ -13,6 +13,7 @@ use cairn_engine::{
     Tenant, WorkflowId, WorkflowState, fold, store::Refusal,
 };
 use cairn_steps::{
+    elastic::Elastic,
     gitlab::GitLab,
     records::TenantContainer,
     render::{Marks, Through, render},
@@ -60,7 +61,7 @@ pub(crate) async fn create(
     let service = Service::new(request.service_name.as_str());
     let quota = rules.quota(&tenant);
     if dry_run {
-        return rehearse(app.engine()?, &request, tenant, service, quota).await;
+        return rehearse(app.engine()?, &request, &app.elastic, tenant, service, quota).await;
     }
     let input = Journaled::parse(&request.to_json()).map_err(|error| Problem::unjournalable(&request, &error))?;
     let submission = NewSubmission {
@@ -170,6 +171,7 @@ fn located(status: StatusCode, at: &str, mut response: Response) -> Response {
 async fn rehearse(
     engine: &Engine,
     request: &Request,
+    elastic: &Elastic,
     tenant: Tenant,
     service: Service,
     quota: Amounts,
@@ -189,8 +191,10 @@ async fn rehearse(
         }
     }
     let marks = Marks { workflow: "00000000-0000-0000-0000-000000000000".to_owned() };
-    let objects: Vec<Value> =
-        render(request, Through::RolloutCompleted, None, &marks).into_iter().map(|object| object.body).collect();
+    let objects: Vec<Value> = render(request, elastic, Through::RolloutCompleted, None, &marks)
+        .into_iter()
+        .map(|object| object.body)
+        .collect();
     let plan = json!({
         "dry_run": true,
         "request": request,

@@ -5,8 +5,9 @@ use std::time::Duration;
 use axum::body::Body;
 use cairn_engine::{Engine, EngineOptions, Limits, Registry, SystemClock, store::MemoryStore};
 use cairn_steps::{
-    cluster::{Cluster, rollout::RolloutRules},
+    cluster::Cluster,
     create::{Deps, create_definition},
+    elastic::Elastic,
     report::STATUSES,
     sandbox::{Sandbox, SandboxOptions},
 };
@@ -59,7 +60,7 @@ fn rules(toml: &str) -> Rules {
 }
 
 fn closed(rules: Rules, sandbox: &Sandbox) -> Arc<App> {
-    Arc::new(App::new(rules, ClusterCheck::new(sandbox.client())))
+    Arc::new(App::new(rules, Elastic::default(), ClusterCheck::new(sandbox.client())))
 }
 
 impl Api {
@@ -77,12 +78,7 @@ impl Api {
     async fn with(rules: Rules, sandbox: SandboxOptions, fail_at: Option<&str>) -> Self {
         let sandbox = Sandbox::open(sandbox).expect("in memory");
         let app = closed(rules, &sandbox);
-        let deps = Deps {
-            cluster: Cluster::new(sandbox.client()),
-            gitlab: app.gitlab.clone(),
-            rollout: RolloutRules::default(),
-        };
-        let create = create_definition(deps);
+        let create = create_definition(Deps::new(Cluster::new(sandbox.client()), app.gitlab.clone()));
         let create = fail_at.map(|step| failing_at(&create, step)).unwrap_or(create);
         let engine = Engine::open(EngineOptions {
             store: Arc::new(MemoryStore::new()),

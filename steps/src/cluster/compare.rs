@@ -32,19 +32,23 @@ fn walk(path: &str, wanted: &Value, live: &Value, found: &mut Vec<String>) {
     }
 }
 
-/// Lists whose items have a name are merged by it, so the order and other people's items do not matter.
+/// What tells the items of a list apart: a volume may be mounted twice, so its name does not.
+const KEYS: [&str; 2] = ["mountPath", "name"];
+
+/// Lists whose items have a key are merged by it, so the order and other people's items do not matter.
 fn lists(path: &str, wanted: &[Value], live: &[Value], found: &mut Vec<String>) {
+    let key_of = |item: &Value| KEYS.into_iter().find(|key| item.get(key).is_some());
     for (place, item) in wanted.iter().enumerate() {
-        let (path, other) = match item.get("name") {
-            Some(name) => (
-                format!("{path}[{}]", name.as_str().unwrap_or_default()),
-                live.iter().find(|other| other.get("name") == Some(name)),
+        let (path, other) = match key_of(item) {
+            Some(key) => (
+                format!("{path}[{}]", item[key].as_str().unwrap_or_default()),
+                live.iter().find(|other| other.get(key) == item.get(key)),
             ),
             None => (format!("{path}[{place}]"), live.get(place)),
         };
         walk(&path, item, other.unwrap_or(&Value::Null), found);
     }
-    let unnamed = wanted.iter().all(|item| item.get("name").is_none());
+    let unnamed = wanted.iter().all(|item| key_of(item).is_none());
     if unnamed && live.len() > wanted.len() {
         found.push(format!("{path} has {} items and should have {}", live.len(), wanted.len()));
     }
@@ -84,6 +88,15 @@ mod tests {
                 ".spec.replicas is 1 and should be 3"
             ]
         );
+    }
+
+    #[test]
+    fn a_volume_that_is_mounted_twice_is_two_mounts() {
+        let mounts =
+            json!({"mounts": [{"name": "a", "mountPath": "/x"}, {"name": "a", "mountPath": "/y", "subPath": "z"}]});
+        assert_eq!(differences(&mounts, &mounts), Vec::<String>::new());
+        let live = json!({"mounts": [{"name": "a", "mountPath": "/x"}]});
+        assert_eq!(differences(&mounts, &live).len(), 1);
     }
 
     #[test]

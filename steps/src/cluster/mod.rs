@@ -10,6 +10,7 @@ pub mod errors;
 pub mod gone;
 mod progress;
 pub mod rollout;
+mod secret;
 pub mod strangers;
 mod trouble;
 mod watched;
@@ -149,7 +150,12 @@ impl Cluster {
         name: &str,
     ) -> Result<Option<DynamicObject>, StepError> {
         let doing = format!("read {}", place(kind, namespace, name));
-        self.api(kind, namespace).get_opt(name).await.map_err(|error| step_error(Asked::Read, &doing, &error))
+        let read = self.api(kind, namespace).get_opt(name).await;
+        let mut object = read.map_err(|error| step_error(Asked::Read, &doing, &error))?;
+        if let Some(object) = &mut object {
+            secret::hide(kind, object);
+        }
+        Ok(object)
     }
 
     /// Everything of this kind in this namespace, whoever made it.
@@ -164,7 +170,8 @@ impl Cluster {
         // Ends with the last page: each is a later part of one snapshot of the server.
         loop {
             match api.list(&params).await {
-                Ok(page) => {
+                Ok(mut page) => {
+                    page.items.iter_mut().for_each(|object| secret::hide(kind, object));
                     all.extend(page.items);
                     match page.metadata.continue_.filter(|token| !token.is_empty()) {
                         Some(token) => params.continue_token = Some(token),
@@ -226,14 +233,12 @@ impl Cluster {
     /// # Errors
     /// [`StepError`]: permanent if the object is somebody else's, else by the table of [`errors`].
     pub async fn apply(&self, object: &Object, workflow: &str, journaled: &[Made]) -> Result<DynamicObject, StepError> {
+        if object.kind == Kind::Secret {
+            return self.make_secret(object, workflow, journaled).await;
+        }
         let (namespace, name) = (object.namespace.as_deref(), &object.name);
         let at = place(object.kind, namespace, name);
         let doing = format!("apply {at}");
-        let on_record = |uid: &str| {
-            let mut same =
-                journaled.iter().filter(|made| made.kind() == Some(object.kind) && made.name == *name).peekable();
-            same.peek().is_none() || same.any(|made| made.uid == uid)
-        };
         let mut body = object.body.clone();
         let uid = match self.find(object.kind, namespace, name, workflow).await? {
             Found::Foreign(whose) => return Err(theirs(&at, &whose)),
@@ -244,9 +249,7 @@ impl Cluster {
             Found::Nothing => None,
         };
         if let Some(uid) = &uid {
-            if !on_record(uid) {
-                return Err(theirs(&at, "bears our mark, but is not the one that was made: somebody made it anew"));
-            }
+            refuse_unrecorded(object, uid, journaled)?;
             // A condition: what replaces it between our look and our apply is not changed.
             body["metadata"]["uid"] = uid.clone().into();
         }
@@ -331,6 +334,17 @@ fn applying() -> PatchParams {
 fn is_made_by_us_alone(answer: &DynamicObject) -> bool {
     let mut managers = answer.metadata.managed_fields.iter().flatten();
     managers.all(|entry| entry.manager.as_deref() == Some(names::FIELD_MANAGER))
+}
+
+/// What bears our mark and is not the one that the journal knows is somebody else's copy of it.
+fn refuse_unrecorded(object: &Object, uid: &str, journaled: &[Made]) -> Result<(), StepError> {
+    let mut same =
+        journaled.iter().filter(|made| made.kind() == Some(object.kind) && made.name == object.name).peekable();
+    if same.peek().is_none() || same.any(|made| made.uid == uid) {
+        return Ok(());
+    }
+    let at = place(object.kind, object.namespace.as_deref(), &object.name);
+    Err(theirs(&at, "bears our mark, but is not the one that was made: somebody made it anew"))
 }
 
 fn theirs(at: &str, whose: &str) -> StepError {

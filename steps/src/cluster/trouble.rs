@@ -15,6 +15,8 @@ pub struct TroubleRules {
     pub image_grace: Duration,
     /// No node that fits: an autoscaler may bring one.
     pub schedule_grace: Duration,
+    /// A disk that cannot be made or attached.
+    pub volume_grace: Duration,
     /// Restarts after which a crash loop is believed.
     pub restarts_max: i32,
 }
@@ -25,6 +27,7 @@ impl Default for TroubleRules {
             config_grace: Duration::from_secs(30),
             image_grace: Duration::from_secs(2 * 60),
             schedule_grace: Duration::from_secs(5 * 60),
+            volume_grace: Duration::from_secs(2 * 60),
             restarts_max: 3,
         }
     }

@@ -1,4 +1,4 @@
-//! Step 4, `k8s_applied`: the Services, the configuration, the disruption budget, the StatefulSet and the Deployment, both at
+//! Step 4, `k8s_applied`: the Services, the configuration, the credentials, the disruption budget, the StatefulSet and the Deployment, both at
 //! 0 replicas.
 
 use async_trait::async_trait;
@@ -12,8 +12,8 @@ use crate::render::{Kind, Object, Through};
 pub(super) const NAME: &str = "k8s_applied";
 
 /// In the order in which they are needed: the headless Service before the set that names it (C4).
-const KINDS: [Kind; 5] =
-    [Kind::Service, Kind::ConfigMap, Kind::PodDisruptionBudget, Kind::StatefulSet, Kind::Deployment];
+const KINDS: [Kind; 6] =
+    [Kind::Service, Kind::ConfigMap, Kind::Secret, Kind::PodDisruptionBudget, Kind::StatefulSet, Kind::Deployment];
 
 pub(super) struct K8sApplied {
     pub(super) cluster: Cluster,

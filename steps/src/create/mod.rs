@@ -24,6 +24,7 @@ use cairn_engine::{Definition, Effect, Residue, Step, StepContext, StepError};
 
 use crate::cluster::Cluster;
 use crate::cluster::rollout::RolloutRules;
+use crate::elastic::Elastic;
 use crate::gitlab::GitLab;
 use crate::request::Request;
 
@@ -55,15 +56,27 @@ pub struct Deps {
     pub gitlab: GitLab,
     /// How long a rollout is waited for.
     pub rollout: RolloutRules,
+    /// What is installed.
+    pub elastic: Elastic,
+    /// Whether vectors that do not fit are refused, instead of warned of.
+    pub strict_sizing: bool,
+}
+
+impl Deps {
+    /// This cluster and these hosts, and all else as it is if nobody says otherwise.
+    #[must_use]
+    pub fn new(cluster: Cluster, gitlab: GitLab) -> Self {
+        Self { cluster, gitlab, rollout: RolloutRules::default(), elastic: Elastic::default(), strict_sizing: false }
+    }
 }
 
 /// The creation of a cluster.
 #[must_use]
 pub fn create_definition(deps: Deps) -> Definition {
-    let Deps { cluster, gitlab, rollout } = deps;
+    let Deps { cluster, gitlab, rollout, elastic, strict_sizing } = deps;
     let at = || cluster.clone();
     let steps: Vec<Arc<dyn Step>> = vec![
-        Arc::new(starting::Starting { cluster: at(), gitlab: gitlab.clone() }),
+        Arc::new(starting::Starting { cluster: at(), gitlab: gitlab.clone(), elastic, strict_sizing }),
         Arc::new(namespace_created::NamespaceCreated { cluster: at() }),
         Arc::new(gitlab_pulled::GitlabPulled { gitlab }),
         Arc::new(k8s_applied::K8sApplied { cluster: at() }),

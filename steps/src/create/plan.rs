@@ -3,9 +3,10 @@
 use cairn_engine::{Json, Output, Probe, StepContext, StepError, StepName};
 use serde::{Deserialize, Serialize};
 
-use super::gitlab_pulled;
+use super::{gitlab_pulled, starting};
 use crate::cluster::gone::Deletion;
 use crate::cluster::{Cluster, Found, Made, compare, made};
+use crate::elastic::Elastic;
 use crate::gitlab::Pulled;
 use crate::names;
 use crate::render::{Kind, Marks, Object, Through, render};
@@ -16,6 +17,7 @@ use crate::settings::Settings;
 pub(super) struct Plan {
     pub(super) request: Request,
     pub(super) workflow: String,
+    pub(super) elastic: Elastic,
     settings: Option<Settings>,
 }
 
@@ -64,7 +66,7 @@ impl Plan {
                 Some(Settings::parse(&pulled.content).map_err(|error| unreadable(&error))?)
             }
         };
-        Ok(Self { request, workflow: cx.workflow().to_string(), settings })
+        Ok(Self { request, workflow: cx.workflow().to_string(), elastic: elastic(cx), settings })
     }
 
     pub(super) fn namespace(&self) -> &str {
@@ -74,7 +76,7 @@ impl Plan {
     /// The objects of these kinds, as they are when the creation is through this far.
     pub(super) fn objects(&self, through: Through, kinds: &[Kind]) -> Vec<Object> {
         let marks = Marks { workflow: self.workflow.clone() };
-        let mut objects = render(&self.request, through, self.settings.as_ref(), &marks);
+        let mut objects = render(&self.request, &self.elastic, through, self.settings.as_ref(), &marks);
         objects.retain(|object| kinds.contains(&object.kind));
         objects
     }
@@ -203,6 +205,16 @@ impl Plan {
     }
 }
 
+/// What this workflow installs: taken down by its first step. A journal from before there was a choice has the default.
+pub(super) fn elastic(cx: &StepContext) -> Elastic {
+    #[derive(Deserialize)]
+    struct Chosen {
+        elastic: Elastic,
+    }
+    let started = cx.output(&StepName::from(starting::NAME));
+    started.and_then(|output| output.result.read::<Chosen>().ok()).map(|chosen| chosen.elastic).unwrap_or_default()
+}
+
 /// The answer of a probe of a step that changes what is on record already, and has not changed all of it.
 pub(super) fn made_anew(cx: &StepContext, there: Objects) -> Result<Probe, StepError> {
     let known = made_by_all(cx);
@@ -238,7 +250,7 @@ fn made_in(result: &Json) -> Vec<Made> {
 
 /// Where the cluster is reached from within Kubernetes.
 pub(super) fn endpoint(service: &str, namespace: &str, port: u16) -> String {
-    format!("http://{service}.{namespace}.svc:{port}")
+    format!("https://{service}.{namespace}.svc:{port}")
 }
 
 /// The two endpoints of a cluster: Elasticsearch's and Kibana's.

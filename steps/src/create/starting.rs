@@ -12,6 +12,7 @@ use serde::Serialize;
 
 use crate::cluster::Cluster;
 use crate::cluster::errors::{Asked, step_error};
+use crate::elastic::Elastic;
 use crate::gitlab::GitLab;
 use crate::quantity::Quantity;
 use crate::request::Request;
@@ -26,12 +27,16 @@ const GROUPS: [&str; 2] = ["apps", "policy"];
 pub(super) struct Starting {
     pub(super) cluster: Cluster,
     pub(super) gitlab: GitLab,
+    pub(super) elastic: Elastic,
+    pub(super) strict_sizing: bool,
 }
 
 /// What was found out, and all that was asked for (S9).
 #[derive(Serialize)]
 struct Checked {
     request: Request,
+    /// What this workflow installs, whatever the settings say later.
+    elastic: Elastic,
     kubernetes: String,
     storage_class: String,
     vectors: VectorSizing,
@@ -54,13 +59,19 @@ impl Step for Starting {
         let storage_class = self.storage_class().await?;
         let vectors = VectorSizing::of(&request);
         let mut warnings = vectors.warnings(&request);
+        if self.strict_sizing && !warnings.is_empty() {
+            return Err(StepError::permanent(format!("what was asked for is too small: {}", warnings.join("; "))));
+        }
         warnings.extend(self.gpus(&request).await?);
         let mut message = format!("checked against Kubernetes {kubernetes}");
         for warning in &warnings {
             message.push_str("; warning: ");
             message.push_str(warning);
         }
-        Ok(Output::new(message, &Checked { request, kubernetes, storage_class, vectors, warnings })?)
+        Ok(Output::new(
+            message,
+            &Checked { request, elastic: self.elastic.clone(), kubernetes, storage_class, vectors, warnings },
+        )?)
     }
 
     async fn probe(&self, _: &StepContext) -> Result<Probe, StepError> {

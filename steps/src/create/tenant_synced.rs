@@ -7,8 +7,9 @@ use async_trait::async_trait;
 use cairn_engine::{Output, Probe, Step, StepContext, StepError, StepName};
 use serde::Serialize;
 
-use super::plan::endpoints;
-use crate::render::ELASTIC_VERSION;
+use super::plan::{elastic, endpoints};
+use crate::elastic::Elastic;
+use crate::names;
 use crate::request::Request;
 
 /// The step's name, and the status of its report.
@@ -21,6 +22,9 @@ pub(super) struct TenantSynced;
 struct Recorded {
     endpoints: Endpoints,
     versions: Versions,
+    images: Images,
+    /// The Secret with password and authority: its name, never a value.
+    credentials: String,
 }
 
 #[derive(Serialize)]
@@ -31,8 +35,15 @@ struct Endpoints {
 
 #[derive(Serialize)]
 struct Versions {
-    elasticsearch: &'static str,
-    kibana: &'static str,
+    elasticsearch: String,
+    kibana: String,
+}
+
+/// Where the images came from.
+#[derive(Serialize)]
+struct Images {
+    elasticsearch: String,
+    kibana: String,
 }
 
 #[async_trait]
@@ -44,10 +55,7 @@ impl Step for TenantSynced {
     async fn run(&self, cx: &StepContext) -> Result<Output, StepError> {
         let request: Request = cx.input()?;
         let (elasticsearch, kibana) = endpoints(request.namespace.as_str());
-        let recorded = Recorded {
-            endpoints: Endpoints { elasticsearch, kibana },
-            versions: Versions { elasticsearch: ELASTIC_VERSION, kibana: ELASTIC_VERSION },
-        };
+        let recorded = recorded(&elastic(cx), Endpoints { elasticsearch, kibana }, &request);
         let message = format!("recorded the endpoints of {}/{}", request.user, request.service_name);
         Ok(Output::new(message, &recorded)?.with_record(&recorded)?)
     }
@@ -58,5 +66,18 @@ impl Step for TenantSynced {
 
     async fn compensate(&self, _: &StepContext) -> Result<String, StepError> {
         Ok("the record goes with the end of the workflow".to_owned())
+    }
+}
+
+fn recorded(elastic: &Elastic, endpoints: Endpoints, request: &Request) -> Recorded {
+    let version = || elastic.version().to_owned();
+    Recorded {
+        endpoints,
+        versions: Versions { elasticsearch: version(), kibana: version() },
+        images: Images {
+            elasticsearch: elastic.elasticsearch_image().to_owned(),
+            kibana: elastic.kibana_image().to_owned(),
+        },
+        credentials: format!("Secret/{} in namespace {}", names::SECRET, request.namespace),
     }
 }

@@ -34,7 +34,7 @@ async fn a_creation_runs_through_and_leaves_what_was_asked_for() {
     bench.up_to("").await;
     let mut residue = bench.residue().await;
     residue.sort();
-    assert_eq!(residue.len(), 10, "{residue:#?}");
+    assert_eq!(residue.len(), 11, "{residue:#?}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -117,7 +117,7 @@ async fn the_uids_in_the_journal_are_those_in_the_cluster() {
     bench.up_to("k8s_applied").await;
     bench.begun("k8s_applied");
     let output = bench.run("k8s_applied").await.expect("applied");
-    assert_eq!(output.message, "applied 7 objects");
+    assert_eq!(output.message, "applied 8 objects");
     let uids: Vec<String> =
         bench.sandbox.objects().iter().map(|object| object["metadata"]["uid"].to_string()).collect();
     for one in made(&output) {

@@ -4,8 +4,9 @@
 //!   changed later. One node bootstraps itself by the same list as three.
 //! - The bootstrap list is there while the cluster forms and gone afterwards: a node that comes back to an empty disk must
 //!   join, and not found a second cluster. It is not part of the digest, so that its going restarts nobody.
-//! - Security is switched off in so many words: passwords and certificates are not made yet, and Elasticsearch would
-//!   otherwise make its own, which nobody could know. The Services are reachable inside the Kubernetes cluster only.
+//! - Security is on, among the nodes and for clients, with the certificates of the cluster's Secret: Elasticsearch would
+//!   otherwise make its own, which nobody could know. One certificate serves all nodes, so they look at who has signed it, and
+//!   not at the name.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -15,10 +16,14 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
 use super::{Kind, Object, Part, Plan, Through, pod};
+use crate::credentials;
 use crate::names;
 
 /// The key of the file in the ConfigMap.
 pub(super) const FILE: &str = "elasticsearch.yml";
+
+/// Where the certificates are, below the directory of the configuration.
+pub(super) const CERTIFICATES: &str = "certificates";
 
 /// The most nodes that form a cluster together: three decide, however many join them.
 const BOOTSTRAP_NODES_MAX: u32 = 3;
@@ -51,7 +56,9 @@ fn settled(plan: &Plan<'_>) -> String {
         // Without it a node needs a raised vm.max_map_count of its host, which only a privileged container could set (C10).
         ("node.store.allow_mmap", json!(false)),
         ("readiness.port", json!(pod::READINESS_PORT)),
-        ("xpack.security.enabled", json!(false)),
+        ("xpack.security.enabled", json!(true)),
+        ("xpack.security.enrollment.enabled", json!(false)),
+        ("xpack.security.transport.ssl.verification_mode", json!("certificate")),
     ];
     // The allow-list of `settings` has none of our keys; ours come second all the same, and win.
     let mut all: BTreeMap<&str, Value> = plan
@@ -64,6 +71,19 @@ fn settled(plan: &Plan<'_>) -> String {
     let mut text = String::new();
     for (key, value) in &all {
         line(&mut text, key, value);
+    }
+    for layer in ["http", "transport"] {
+        let [certificate, key] = credentials::NODE.map(|file| json!(format!("{CERTIFICATES}/{file}")));
+        let authorities = json!([format!("{CERTIFICATES}/{}", credentials::CA_CERTIFICATE)]);
+        let ssl = [
+            ("enabled", json!(true)),
+            ("certificate", certificate),
+            ("key", key),
+            ("certificate_authorities", authorities),
+        ];
+        for (name, value) in ssl {
+            line(&mut text, &format!("xpack.security.{layer}.ssl.{name}"), &value);
+        }
     }
     text
 }

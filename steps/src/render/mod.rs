@@ -12,6 +12,7 @@ mod deployment;
 mod namespace;
 mod pdb;
 mod pod;
+mod secret;
 mod services;
 mod statefulset;
 
@@ -23,19 +24,17 @@ use kube::core::ApiResource;
 use serde::Serialize;
 use serde_json::Value;
 
+use crate::elastic::Elastic;
 use crate::names;
 use crate::request::Request;
 use crate::settings::Settings;
-
-/// The Elasticsearch and the Kibana that are installed: one version for both, as they must match.
-pub const ELASTIC_VERSION: &str = "9.1.4";
 
 /// How far a creation has come. Later is greater.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Through {
     /// The namespace with its marks.
     NamespaceCreated,
-    /// Services, configuration, disruption budget, StatefulSet and Deployment, both at 0 replicas.
+    /// Services, configuration, credentials, disruption budget, StatefulSet and Deployment, both at 0 replicas.
     K8sApplied,
     /// CPU, memory, heap, and what the cluster is meant for.
     ResourcesConfigured,
@@ -71,6 +70,8 @@ pub enum Kind {
     Service,
     /// `v1 ConfigMap`
     ConfigMap,
+    /// `v1 Secret`
+    Secret,
     /// `policy/v1 PodDisruptionBudget`
     PodDisruptionBudget,
     /// `apps/v1 StatefulSet`
@@ -83,10 +84,11 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind, in the order in which they are applied.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Namespace,
         Self::Service,
         Self::ConfigMap,
+        Self::Secret,
         Self::PodDisruptionBudget,
         Self::StatefulSet,
         Self::Deployment,
@@ -100,6 +102,7 @@ impl Kind {
             Self::Namespace => ("", "namespaces"),
             Self::Service => ("", "services"),
             Self::ConfigMap => ("", "configmaps"),
+            Self::Secret => ("", "secrets"),
             Self::PodDisruptionBudget => ("policy", "poddisruptionbudgets"),
             Self::StatefulSet => ("apps", "statefulsets"),
             Self::Deployment => ("apps", "deployments"),
@@ -150,6 +153,7 @@ pub struct Marks {
 /// All that a render depends on.
 struct Plan<'a> {
     request: &'a Request,
+    elastic: &'a Elastic,
     through: Through,
     settings: Option<&'a Settings>,
     marks: &'a Marks,
@@ -157,12 +161,19 @@ struct Plan<'a> {
 
 /// The objects of the cluster that `request` asks for, as they shall be once its creation has come `through` this far.
 #[must_use]
-pub fn render(request: &Request, through: Through, settings: Option<&Settings>, marks: &Marks) -> Vec<Object> {
-    let plan = Plan { request, through, settings, marks };
+pub fn render(
+    request: &Request,
+    elastic: &Elastic,
+    through: Through,
+    settings: Option<&Settings>,
+    marks: &Marks,
+) -> Vec<Object> {
+    let plan = Plan { request, elastic, through, settings, marks };
     let mut objects = vec![namespace::render(&plan)];
     if through >= Through::K8sApplied {
         objects.extend(services::render(&plan));
         objects.push(configmap::render(&plan));
+        objects.push(secret::render(&plan));
         objects.push(pdb::render(&plan));
         objects.push(statefulset::render(&plan));
         objects.push(deployment::render(&plan));
@@ -214,7 +225,7 @@ impl Plan<'_> {
         labels.extend(
             [
                 (names::COMPONENT_LABEL, part.name().to_owned()),
-                (names::VERSION_LABEL, ELASTIC_VERSION.to_owned()),
+                (names::VERSION_LABEL, self.elastic.version().to_owned()),
                 (names::PART_OF_LABEL.0, names::PART_OF_LABEL.1.to_owned()),
                 (names::MANAGED_BY_LABEL.0, names::MANAGED_BY_LABEL.1.to_owned()),
             ]

@@ -9,12 +9,20 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
-use super::{ELASTIC_VERSION, Kind, Object, Part, Plan, Through, claims, configmap, pod};
+use super::{Kind, Object, Part, Plan, Through, claims, configmap, pod, secret};
+use crate::credentials;
 use crate::names;
 use crate::vectors::{VectorSizing, heap_bytes};
 
 /// How long a node may take to hand over its shards and close (C10).
 const GRACE_SECONDS: i64 = 180;
+
+/// Where the image has Elasticsearch.
+const HOME: &str = "/usr/share/elasticsearch";
+
+/// What a node needs of the Secret as files.
+const SECRET_FILES: [&str; 4] =
+    [credentials::CA_CERTIFICATE, credentials::NODE[0], credentials::NODE[1], credentials::SERVICE_TOKENS];
 
 /// The extended resource that GPUs are (C6).
 const GPU: &str = "nvidia.com/gpu";
@@ -74,17 +82,15 @@ fn template(plan: &Plan<'_>) -> PodTemplateSpec {
             automount_service_account_token: Some(false),
             enable_service_links: Some(false),
             tolerations: (gpus(plan) > 0).then(|| vec![gpu_toleration()]),
-            volumes: Some(vec![Volume {
-                name: "config".to_owned(),
-                config_map: Some(ConfigMapVolumeSource {
-                    name: names::CONFIG_MAP.to_owned(),
-                    ..ConfigMapVolumeSource::default()
-                }),
-                ..Volume::default()
-            }]),
+            volumes: Some(vec![config_volume(), secret::volume(&SECRET_FILES)]),
             ..PodSpec::default()
         }),
     }
+}
+
+fn config_volume() -> Volume {
+    let source = ConfigMapVolumeSource { name: names::CONFIG_MAP.to_owned(), ..ConfigMapVolumeSource::default() };
+    Volume { name: "config".to_owned(), config_map: Some(source), ..Volume::default() }
 }
 
 fn container(plan: &Plan<'_>) -> Container {
@@ -92,7 +98,11 @@ fn container(plan: &Plan<'_>) -> Container {
         field_ref: Some(ObjectFieldSelector { field_path: "metadata.name".to_owned(), api_version: None }),
         ..EnvVarSource::default()
     };
-    let mut env = vec![EnvVar { name: "POD_NAME".to_owned(), value_from: Some(pod_name), value: None }];
+    let mut env = vec![
+        EnvVar { name: "POD_NAME".to_owned(), value_from: Some(pod_name), value: None },
+        // The password of the user `elastic` from the first start on; later ones take no notice of it.
+        secret::env("ELASTIC_PASSWORD", credentials::ELASTIC_PASSWORD),
+    ];
     if plan.through >= Through::ResourcesConfigured {
         let heap = heap_bytes(plan.request.mem_limit.as_bytes()) >> 20;
         env.push(EnvVar {
@@ -103,7 +113,7 @@ fn container(plan: &Plan<'_>) -> Container {
     }
     Container {
         name: names::ELASTICSEARCH_CONTAINER.to_owned(),
-        image: Some(format!("docker.elastic.co/elasticsearch/elasticsearch:{ELASTIC_VERSION}")),
+        image: Some(plan.elastic.elasticsearch_image().to_owned()),
         env: Some(env),
         ports: Some(vec![
             pod::port("http", pod::HTTP_PORT),
@@ -123,17 +133,19 @@ fn container(plan: &Plan<'_>) -> Container {
         volume_mounts: Some(vec![
             VolumeMount {
                 name: names::CLAIM_TEMPLATE.to_owned(),
-                mount_path: "/usr/share/elasticsearch/data".to_owned(),
+                mount_path: format!("{HOME}/data"),
                 ..VolumeMount::default()
             },
             VolumeMount {
                 name: "config".to_owned(),
-                mount_path: format!("/usr/share/elasticsearch/config/{}", configmap::FILE),
+                mount_path: format!("{HOME}/config/{}", configmap::FILE),
                 // The one file and not the directory, in which the image has others.
                 sub_path: Some(configmap::FILE.to_owned()),
                 read_only: Some(true),
                 ..VolumeMount::default()
             },
+            secret::mount(&format!("{HOME}/config/{}", configmap::CERTIFICATES)),
+            secret::mount_file(&format!("{HOME}/config")),
         ]),
         ..Container::default()
     }

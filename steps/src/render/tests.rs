@@ -13,7 +13,7 @@ fn marks() -> Marks {
 fn rendered(request: &Request, through: Through) -> Vec<Object> {
     let settings =
         Settings::parse("search.max_buckets: 20000\nindices.query.bool.max_clause_count: 2048\n").expect("good");
-    render(request, through, Some(&settings), &marks())
+    render(request, &Elastic::default(), through, Some(&settings), &marks())
 }
 
 fn one(objects: &[Object], kind: Kind, name: &str) -> Value {
@@ -45,6 +45,7 @@ golden! {
     golden_client_service: Service names::CLIENT_SERVICE;
     golden_kibana_service: Service names::KIBANA;
     golden_configmap: ConfigMap names::CONFIG_MAP;
+    golden_secret: Secret names::SECRET;
     golden_disruption_budget: PodDisruptionBudget names::DISRUPTION_BUDGET;
     golden_statefulset: StatefulSet names::STATEFUL_SET;
     golden_deployment: Deployment names::KIBANA;
@@ -155,7 +156,7 @@ fn the_bootstrap_list_goes_without_a_restart_and_one_node_has_one_too() {
 fn other_settings_are_other_pods() {
     let request = request("");
     let with = rendered(&request, Through::K8sApplied);
-    let without = render(&request, Through::K8sApplied, None, &marks());
+    let without = render(&request, &Elastic::default(), Through::K8sApplied, None, &marks());
     let digest = |objects: &[Object]| {
         one(objects, Kind::StatefulSet, names::STATEFUL_SET)["spec"]["template"]["metadata"]["annotations"]
             [names::CONFIG_ANNOTATION]
@@ -171,5 +172,61 @@ fn the_configuration_is_yaml_that_says_what_was_meant() {
     let value: Value = serde_saphyr::from_str(map["data"]["elasticsearch.yml"].as_str().expect("text")).expect("YAML");
     assert_eq!(value["cluster.initial_master_nodes"], json!(["elasticsearch-0", "elasticsearch-1", "elasticsearch-2"]));
     assert_eq!(value["search.max_buckets"], 20000);
-    assert_eq!(value["xpack.security.enabled"], false);
+    assert_eq!(value["xpack.security.enabled"], true);
+    assert_eq!(value["xpack.security.http.ssl.certificate"], "certificates/node.crt");
+}
+
+/// Each name in a volume, a variable or a mount is one that the Secret will have.
+#[test]
+fn what_the_pods_take_from_the_secret_is_what_it_gets() {
+    let made = crate::credentials::Credentials::generate("acme--search").expect("random").into_data();
+    let objects = full();
+    assert!(one(&objects, Kind::Secret, names::SECRET).get("data").is_none(), "a render has no values");
+    let mut taken = std::collections::BTreeSet::new();
+    for (kind, name) in [(Kind::StatefulSet, names::STATEFUL_SET), (Kind::Deployment, names::KIBANA)] {
+        let pod = &one(&objects, kind, name)["spec"]["template"]["spec"];
+        let items = pod["volumes"]
+            .as_array()
+            .expect("volumes")
+            .iter()
+            .filter_map(|volume| volume["secret"]["items"].as_array());
+        taken.extend(items.flatten().map(|item| item["key"].as_str().expect("a key").to_owned()));
+        let env = pod["containers"][0]["env"].as_array().expect("variables");
+        taken.extend(
+            env.iter().filter_map(|variable| variable["valueFrom"]["secretKeyRef"]["key"].as_str().map(str::to_owned)),
+        );
+    }
+    assert_eq!(taken.into_iter().collect::<Vec<_>>(), made.into_keys().collect::<Vec<_>>());
+}
+
+/// C6: where a quota covers CPU or memory, a pod with one container without them is refused.
+#[test]
+fn every_container_has_requests_and_limits() {
+    for (kind, name) in [(Kind::StatefulSet, names::STATEFUL_SET), (Kind::Deployment, names::KIBANA)] {
+        let pod = &one(&full(), kind, name)["spec"]["template"]["spec"];
+        let containers = ["initContainers", "containers"].map(|list| pod[list].as_array().cloned().unwrap_or_default());
+        for container in containers.iter().flatten() {
+            for sort in ["requests", "limits"] {
+                for good in ["cpu", "memory"] {
+                    assert!(
+                        container["resources"][sort][good].is_string(),
+                        "{name}: {} {sort} {good}",
+                        container["name"]
+                    );
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn other_images_and_another_version_are_what_is_rendered() {
+    let elastic =
+        Elastic::new("8.19.2", Some("registry.example.com/es"), Some("registry.example.com/kb:1")).expect("right");
+    let objects = render(&request(""), &elastic, Through::RolloutCompleted, None, &marks());
+    let pods = |kind, name| one(&objects, kind, name)["spec"]["template"].clone();
+    let (nodes, kibana) = (pods(Kind::StatefulSet, names::STATEFUL_SET), pods(Kind::Deployment, names::KIBANA));
+    assert_eq!(nodes["spec"]["containers"][0]["image"], "registry.example.com/es:8.19.2");
+    assert_eq!(kibana["spec"]["containers"][0]["image"], "registry.example.com/kb:1");
+    assert_eq!(nodes["metadata"]["labels"][names::VERSION_LABEL], "8.19.2");
 }

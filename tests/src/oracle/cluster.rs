@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use cairn_engine::{Fact, Outcome, ParkReason, Phase, Stage, WorkflowId, WorkflowState};
 use cairn_steps::{
+    elastic::Elastic,
     names::WORKFLOW_ANNOTATION,
     render::{Marks, Through, render},
     request::{Request, RequestRules},
@@ -167,7 +168,7 @@ fn succeeded(history: &History<'_>, mine: &[&Value], evidence: &Evidence, found:
         return;
     };
     let marks = Marks { workflow: id.to_string() };
-    for wanted in render(&request, Through::RolloutCompleted, None, &marks) {
+    for wanted in render(&request, &Elastic::default(), Through::RolloutCompleted, None, &marks) {
         let same = |object: &&&Value| {
             object["kind"].as_str() == Some(&wanted.kind.to_string())
                 && object["metadata"]["name"].as_str() == Some(&wanted.name)

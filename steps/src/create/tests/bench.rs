@@ -8,7 +8,6 @@ use cairn_engine::{
 };
 use serde_json::{Value, json};
 
-use crate::cluster::rollout::RolloutRules;
 use crate::cluster::{Cluster, Made};
 use crate::create::{Deps, create_definition};
 use crate::gitlab::{GitLab, GitLabRules};
@@ -34,11 +33,7 @@ impl Bench {
     }
 
     pub(super) fn on(sandbox: Sandbox, extra: Value, rules: GitLabRules) -> Self {
-        let deps = Deps {
-            cluster: Cluster::new(sandbox.client()),
-            gitlab: GitLab::new(rules),
-            rollout: RolloutRules::default(),
-        };
+        let deps = Deps::new(Cluster::new(sandbox.client()), GitLab::new(rules));
         Self::with(sandbox, deps, extra)
     }
 

@@ -332,6 +332,6 @@ async fn the_end_reads_everything_back_and_names_what_somebody_changed() {
 async fn the_record_gets_endpoints_and_versions() {
     let output = Bench::new(json!({})).run("tenant_synced").await.expect("recorded");
     let record = output.record.expect("a record").value();
-    assert_eq!(record["endpoints"]["elasticsearch"], "http://elasticsearch.acme--search.svc:9200");
-    assert_eq!(record["versions"]["kibana"], crate::render::ELASTIC_VERSION);
+    assert_eq!(record["endpoints"]["elasticsearch"], "https://elasticsearch.acme--search.svc:9200");
+    assert_eq!(record["versions"]["kibana"], crate::elastic::DEFAULT_VERSION);
 }
