@@ -64,13 +64,16 @@ fn checksum(length: &[u8; 4], payload: &[u8]) -> u32 {
     crc32c::crc32c_append(crc32c::crc32c(length), payload)
 }
 
+static ZEROS: [u8; 4096] = [0; 4096];
+
 /// Where the last byte is that is not zero.
 pub(super) fn last_written(bytes: &[u8]) -> Option<usize> {
     // By the block first: most of a young segment is zero.
-    let blocks = bytes.rchunks(4096);
+    let blocks = bytes.rchunks(ZEROS.len());
     let mut end = bytes.len();
     for block in blocks {
-        if block.iter().any(|byte| *byte != 0) {
+        // Compared as memory: byte by byte this is most of the time that a start takes.
+        if *block != ZEROS[..block.len()] {
             let start = end - block.len();
             return block.iter().rposition(|byte| *byte != 0).map(|at| start + at);
         }
