@@ -4,57 +4,19 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
-use cairn_engine::{Fact, Outcome, WorkflowId};
-use cairn_steps::report::{FAILED, STATUSES};
+use cairn_engine::{Fact, Outcome};
+use cairn_steps::report::STATUSES;
 use cairn_tests::{
-    client::{Answer, Client},
+    creation::{accepted, ends, submit, workflow_of},
     oracle::Told,
-    program::{Cairn, CairnOptions},
+    program::CairnOptions,
     site::{Numbers, Site, commits, seed, statuses},
 };
 use futures::{StreamExt as _, stream};
-use serde_json::{Value, json};
+use serde_json::json;
 
 /// Points that are tried at the same time: most of each is waiting.
 const AT_ONCE: usize = 4;
-
-fn request() -> Value {
-    json!({ "user": "acme", "service_name": "search", "replicas": 2, "gpu_count": 1 })
-}
-
-/// Submits as a client that wants an answer does: with a key, which makes asking again safe.
-async fn submit(client: &Client, wait: &str) -> anyhow::Result<Answer> {
-    client.post_with(&format!("/clusters{wait}"), &request(), &[("idempotency-key", "first")]).await
-}
-
-fn workflow_of(answer: &Answer) -> anyhow::Result<WorkflowId> {
-    let body = answer.json()?;
-    let id = ["id", "workflow_id"].into_iter().find_map(|field| body[field].as_str());
-    Ok(id.with_context(|| format!("no workflow in {body}"))?.parse()?)
-}
-
-fn accepted(workflow: WorkflowId) -> Told {
-    Told::Accepted { workflow, tenant: "acme".to_owned(), service: "search".to_owned(), input: None }
-}
-
-/// After all kills: the creation ends as it should, and everything about it is in order.
-async fn ends(site: &Site, cairn: &Cairn, mut told: Vec<Told>, failing: bool) -> anyhow::Result<()> {
-    let answer = submit(&cairn.client, "?wait=60s").await?;
-    let reports = cairn.client.get("/deployment/reports/acme/search").await?.expect(200)?.json()?;
-    let (outcome, status) = if failing { (Outcome::Failed, 500) } else { (Outcome::Succeeded, answer.status) };
-    // 201 where nobody knew of it before, 200 where the first answer was only lost.
-    ensure!(answer.status == status && (failing || status == 201 || status == 200), "{answer:?}");
-    let statuses = statuses(&reports);
-    if failing {
-        ensure!(statuses.last().is_some_and(|last| last == FAILED), "{statuses:?}");
-    } else {
-        ensure!(statuses == STATUSES, "{statuses:?}");
-    }
-    let workflow = workflow_of(&answer)?;
-    told.extend([accepted(workflow), Told::Ended { workflow, outcome }]);
-    site.judge(&cairn.client, told).await?;
-    Ok(())
-}
 
 /// How many appends a creation has when nobody disturbs it.
 async fn appends(options: CairnOptions) -> anyhow::Result<u64> {

@@ -2,16 +2,20 @@
 //!
 //! - [`world::World`] is an engine and its cluster in one process, on a paused clock; [`program::Cairn`] is the real
 //!   program in a process of its own.
-//! - [`life`] and [`faulty`] make trouble: they end an engine's life at any commit or call.
+//! - [`life`] and [`faulty`] make trouble: they end an engine's life at any commit or call. [`shim`] ends the real
+//!   program's at any of its storage operations.
 //! - [`oracle::check`] reads what clients were told, the journal, the cluster's effect log and the records, and names
 //!   every invariant that is broken. Suites make trouble and ask it; they judge nothing themselves.
 
 pub mod client;
+pub mod creation;
+pub mod extent;
 pub mod faulty;
 pub mod files;
 pub mod life;
 pub mod oracle;
 pub mod program;
+pub mod shim;
 pub mod site;
 pub mod steps;
 pub mod world;

@@ -303,6 +303,14 @@ pub struct Cairn {
     pub client: Client,
 }
 
+/// What came of starting an engine.
+pub enum Started {
+    /// It is ready.
+    Ready(Box<Cairn>),
+    /// It is over.
+    Ended(Ended),
+}
+
 /// How an engine is started.
 #[derive(Clone, Default)]
 pub struct CairnOptions {
@@ -312,6 +320,8 @@ pub struct CairnOptions {
     pub kill_at: Option<String>,
     /// The step that fails.
     pub fail_at: Option<String>,
+    /// Further variables of its environment.
+    pub environment: Vec<(String, String)>,
 }
 
 impl CairnOptions {
@@ -328,6 +338,7 @@ impl CairnOptions {
                 command.env(name, value);
             }
         }
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         Ok(command)
     }
 }
@@ -338,11 +349,31 @@ impl Cairn {
     /// # Errors
     /// If it ends first, or is not ready in [`DEADLINE`].
     pub async fn dev(data: &Path, options: &CairnOptions) -> anyhow::Result<Self> {
+        match Self::start(data, options).await? {
+            Started::Ready(cairn) => Ok(*cairn),
+            Started::Ended(ended) => bail!("it ended ({:?}) and said:\n{}", ended.status, ended.output),
+        }
+    }
+
+    /// The same for one that may not live so long.
+    ///
+    /// # Errors
+    /// If it neither ends nor is ready in [`DEADLINE`].
+    pub async fn start(data: &Path, options: &CairnOptions) -> anyhow::Result<Started> {
         let mut process = Process::start(options.command(data)?)?;
-        let url = process.said(api_url_in).await?;
-        let cairn = Self { process, client: Client::new(&url) };
-        cairn.client.ready(DEADLINE).await.with_context(|| format!("it said:\n{}", cairn.process.output()))?;
-        Ok(cairn)
+        let Ok(url) = process.said(api_url_in).await else { return Ok(Started::Ended(process.ended().await?)) };
+        let client = Client::new(&url);
+        let ready = tokio::select! {
+            ready = client.ready(DEADLINE) => Some(ready),
+            _ = process.child.wait() => None,
+        };
+        match ready {
+            None => Ok(Started::Ended(process.ended().await?)),
+            Some(ready) => {
+                ready.with_context(|| format!("it said:\n{}", process.output()))?;
+                Ok(Started::Ready(Box::new(Self { process, client })))
+            }
+        }
     }
 }
 

@@ -1,0 +1,195 @@
+//! The crash sweep below the program: the unmodified `cairn` is killed before, within and after each of its storage
+//! operations (log, index, views, lock, ballast), started again, and must end as if nothing had happened.
+//!
+//! - A clean run counts the operations; then one run for each point. In CI an even sample of them, with a printed seed;
+//!   with `tests/run proof` all. Fewer than `tests/counts.toml` records is a failure.
+//! - A creation that succeeds is swept, and some that fail and roll back. Then pairs: killed again while it recovers.
+//! - The cluster lives on in a process of its own. What must hold at the end is the oracle's to say.
+//! - Threads take turns as they like: the same point may be another operation in the next run. So a failure names the
+//!   operation that was last recorded, and the sweep looks at each place many times.
+
+use std::os::unix::process::ExitStatusExt as _;
+
+use anyhow::{Context as _, ensure};
+use cairn_tests::{
+    creation::{accepted, ends, submit, workflow_of},
+    extent::{count, recorded, sample},
+    oracle::Told,
+    program::{Cairn, CairnOptions, Ended, Started},
+    shim::{Cut, Point, Record, Shim},
+    site::{Numbers, Site, seed, verify},
+};
+use futures::{StreamExt as _, stream};
+
+/// Points that are tried at the same time: most of each is waiting.
+const AT_ONCE: usize = 4;
+
+/// What fails, so that there is something to roll back: early, in the middle, and at the very end.
+const FAILING: [&str; 3] = ["namespace_created", "rollout_completed", "completed"];
+
+/// A creation that succeeds, or fails at this step.
+#[derive(Clone, Copy, Debug)]
+struct Scenario(Option<&'static str>);
+
+impl Scenario {
+    fn options(self) -> CairnOptions {
+        CairnOptions { fail_at: self.0.map(str::to_owned), ..CairnOptions::default() }
+    }
+}
+
+fn shim(site: &Site, life: usize, at: Option<Point>) -> Shim {
+    let record = site.path(&format!("record-{life}"));
+    Shim { directory: site.data(), record, with_data: false, at }
+}
+
+/// What became of one life of the program.
+struct Life {
+    /// It was killed where it should be.
+    killed: bool,
+    /// Its storage operations.
+    records: Vec<Record>,
+}
+
+/// One life of the program: from its start until it is killed, or until the creation has ended and it is told to end.
+async fn life(
+    site: &Site,
+    scenario: Scenario,
+    number: usize,
+    at: Option<Point>,
+    told: &mut Vec<Told>,
+) -> anyhow::Result<Life> {
+    let shim = shim(site, number, at);
+    let options = site.options(CairnOptions { environment: shim.environment()?, ..scenario.options() });
+    let ended = match Cairn::start(&site.data(), &options).await? {
+        Started::Ended(ended) => ended,
+        Started::Ready(cairn) => lived(*cairn, told).await?,
+    };
+    let records = shim.records()?;
+    if ended.status.signal() == Some(9) {
+        return Ok(Life { killed: true, records });
+    }
+    ensure!(ended.status.success(), "it ended with {} and said:\n{}", ended.status, ended.output);
+    if let Some(point) = at {
+        ensure!(records.len() < point.operation, "it was to be killed at {point:?}, and was not");
+    }
+    Ok(Life { killed: false, records })
+}
+
+async fn lived(cairn: Cairn, told: &mut Vec<Told>) -> anyhow::Result<Ended> {
+    // Each may be the last that the client hears.
+    for wait in ["", "?wait=60s"] {
+        let Ok(answer) = submit(&cairn.client, wait).await else { return cairn.process.ended().await };
+        // A program that is about to die may still have said that nobody knows.
+        if answer.status < 300 {
+            told.push(accepted(workflow_of(&answer)?));
+        }
+    }
+    cairn.process.terminate().await
+}
+
+/// A creation that is killed at each of these points in turn, and then left alone. Returns how many were reached.
+async fn killed_at(scenario: Scenario, points: &[Point]) -> anyhow::Result<usize> {
+    let site = Site::new().await?;
+    let (mut told, mut reached) = (Vec::new(), 0);
+    for (number, point) in points.iter().enumerate() {
+        let life = life(&site, scenario, number, Some(*point), &mut told).await?;
+        let last = life.records.last().map_or("nothing".to_owned(), ToString::to_string);
+        if life.killed {
+            reached += 1;
+            // Before its first segment is in place there is no journal to speak of.
+            if site.data().join("log/000001.log").exists() {
+                verify(&site.data()).await.with_context(|| format!("verify, killed after {last}"))?;
+            }
+        }
+    }
+    let cairn = site.cairn(scenario.options()).await.context("the last start")?;
+    ends(&site, &cairn, told, scenario.0.is_some()).await?;
+    let ended = cairn.process.terminate().await?;
+    ensure!(ended.status.success(), "{ended:?}");
+    site.verify().await.context("at the end")?;
+    Ok(reached)
+}
+
+/// The storage operations of a creation that nobody disturbs, from the first start to the end.
+async fn operations(scenario: Scenario) -> anyhow::Result<Vec<Record>> {
+    let site = Site::new().await?;
+    let life = life(&site, scenario, 0, None, &mut Vec::new()).await?;
+    site.verify().await?;
+    Ok(life.records)
+}
+
+fn points(operations: &[Record]) -> impl Iterator<Item = Point> {
+    operations.iter().enumerate().flat_map(|(at, record)| {
+        let half = record.can_be_halved().then_some(Cut::Half);
+        let cuts = [Some(Cut::Before), half, Some(Cut::After)];
+        cuts.into_iter().flatten().map(move |cut| Point { operation: at + 1, cut })
+    })
+}
+
+/// Runs all of these, and says what came of it. Returns how many points were reached.
+async fn sweep(name: &str, runs: Vec<(Scenario, Vec<Point>)>) -> anyhow::Result<usize> {
+    let ran = runs.len();
+    let results: Vec<(bool, Result<usize, String>)> = stream::iter(runs)
+        .map(|(scenario, points)| async move {
+            let result = killed_at(scenario, &points).await;
+            let result = result.map_err(|error| format!("{scenario:?} killed at {points:?}: {error:#}"));
+            if let Err(fault) = &result {
+                // A sweep is long: whoever waits for it hears of this now.
+                println!("{fault}");
+            }
+            (scenario.0.is_some(), result)
+        })
+        .buffer_unordered(AT_ONCE)
+        .collect()
+        .await;
+    let reached: usize = results.iter().filter_map(|(_, result)| result.as_ref().ok()).sum();
+    let ended = |failing: bool| results.iter().filter(|(fails, result)| *fails == failing && result.is_ok()).count();
+    let faults: Vec<&String> = results.iter().filter_map(|(_, result)| result.as_ref().err()).collect();
+    println!(
+        "{name}: runs {ran}, points reached {reached}, resumed {}, rolled back {}, violations {}",
+        ended(false),
+        ended(true),
+        faults.len()
+    );
+    ensure!(faults.is_empty(), "{}", faults.into_iter().map(String::as_str).collect::<Vec<_>>().join("\n\n"));
+    Ok(reached)
+}
+
+/// Every point of every scenario.
+async fn all_points() -> anyhow::Result<Vec<(Scenario, Point)>> {
+    let mut all = Vec::new();
+    for scenario in [None].into_iter().chain(FAILING.map(Some)).map(Scenario) {
+        let operations = operations(scenario).await.with_context(|| format!("{scenario:?}, undisturbed"))?;
+        let before = all.len();
+        all.extend(points(&operations).map(|point| (scenario, point)));
+        println!("{scenario:?}: {} storage operations, {} points", operations.len(), all.len() - before);
+    }
+    Ok(all)
+}
+
+/// I1-I21: wherever between two storage operations, or within one, it dies.
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_at_any_storage_operation_a_creation_ends_whole_or_leaves_nothing() -> anyhow::Result<()> {
+    let mut numbers = Numbers::of(seed());
+    let all = all_points().await?;
+    let runs = sample(all, 280, &mut numbers).into_iter().map(|(scenario, point)| (scenario, vec![point]));
+    let reached = sweep("killed at storage operations", runs.collect()).await?;
+    recorded("crash-ops", reached)
+}
+
+/// The same, and killed again within the recovery that follows.
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_again_while_it_recovers_a_creation_ends_whole_or_leaves_nothing() -> anyhow::Result<()> {
+    let mut numbers = Numbers::of(seed());
+    let all = all_points().await?;
+    let mut runs = Vec::new();
+    for _ in 0..count(70, 3_000) {
+        let (scenario, first) = all[usize::try_from(numbers.below(all.len() as u64))?];
+        // Opening again takes some 70 operations: so half of these die before anything goes on.
+        let operation = usize::try_from(1 + numbers.below(140))?;
+        let cut = [Cut::Before, Cut::Half, Cut::After][usize::try_from(numbers.below(3))?];
+        runs.push((scenario, vec![first, Point { operation, cut }]));
+    }
+    let reached = sweep("killed again while recovering", runs).await?;
+    recorded("crash-ops-pairs", reached)
+}
