@@ -9,6 +9,7 @@ pub mod compare;
 pub mod errors;
 pub mod gone;
 mod progress;
+mod repair;
 pub mod rollout;
 mod secret;
 pub mod strangers;

@@ -21,7 +21,7 @@ use super::progress::{self, Progress};
 pub use super::trouble::TroubleRules;
 use super::trouble::{self, Trouble};
 use super::watched::Watched;
-use super::{Cluster, Made};
+use super::{Cluster, Made, repair};
 use crate::names;
 use crate::render::Kind;
 
@@ -64,10 +64,33 @@ pub struct Awaited {
 /// What one look at the cluster shows: the workloads in the order in which they are awaited, and their pods.
 struct Look {
     progress: Vec<Progress>,
+    /// Those that are to stay.
     pods: Vec<Arc<Pod>>,
+    /// Those of an older revision of the set that are not ready.
+    old: Vec<Arc<Pod>>,
+}
+
+/// The newest revision of a set: which set, and the revision's name.
+type Revision = (String, String);
+
+fn newest_revision(set: String, revision: String) -> Option<Revision> {
+    (!revision.is_empty()).then_some((set, revision))
 }
 
 impl Look {
+    /// The pods whose trouble counts are not those that are going, and of the set only those of its newest revision.
+    fn new(progress: Vec<Progress>, mut pods: Vec<Arc<Pod>>, newest: Option<&Revision>) -> Self {
+        pods.retain(|pod| pod.metadata.deletion_timestamp.is_none());
+        let is_old = |pod: &Arc<Pod>| match (repair::revision(pod), newest) {
+            (Some(label), Some((_, revision))) => label != revision,
+            _ => false,
+        };
+        let (old, pods): (Vec<_>, Vec<_>) = pods.into_iter().partition(is_old);
+        let set = newest.map(|(set, _)| set.as_str());
+        let stuck = |pod: &Arc<Pod>| set.is_some_and(|set| repair::belongs_to(pod, set)) && !repair::is_ready(pod);
+        Self { progress, pods, old: old.into_iter().filter(stuck).collect() }
+    }
+
     /// All of them, if all are rolled out.
     fn done(&self) -> Option<Vec<RolledOut>> {
         let done = self.progress.iter().map(|progress| match progress {
@@ -96,6 +119,8 @@ impl Look {
 
 /// How many log lines and events are quoted.
 const QUOTED_LINES: i64 = 10;
+/// How many of a log's last lines are searched for the reason.
+const SEARCHED_LINES: i64 = 200;
 
 impl Cluster {
     /// Waits until all of these are rolled out.
@@ -118,6 +143,7 @@ impl Cluster {
         let ends = started + rules.deadline;
         let mut since: HashMap<String, Instant> = HashMap::new();
         let mut events_at = started + rules.events_every;
+        let mut told: Vec<Trouble> = Vec::new();
         let mut direct_at = started + rules.direct_every;
         let mut directly = false;
         loop {
@@ -150,9 +176,26 @@ impl Cluster {
             if let Some(why) = watched.blind().filter(|_| now >= started + rules.blind_grace) {
                 return Err(StepError::transient(format!("the cluster cannot be watched: {why}")));
             }
-            let troubles: Vec<Trouble> = look.pods.iter().filter_map(|pod| trouble::of(pod, &rules.trouble)).collect();
-            since.retain(|key, _| troubles.iter().any(|trouble| trouble.key == *key));
+            let mut troubles: Vec<Trouble> =
+                look.pods.iter().filter_map(|pod| trouble::of(pod, &rules.trouble)).collect();
+            // Only where pods are missing, or have no node, are events asked for: whoever waits for pods asks nobody.
+            let asks = look.pods.is_empty() || look.pods.iter().any(|pod| trouble::has_no_node(pod));
+            if asks && now >= events_at {
+                told = self.told(namespace, look.pods.is_empty(), rules).await;
+                events_at = now + rules.events_every;
+            }
+            if asks {
+                troubles.extend(told.iter().cloned());
+            }
+            let stuck = self.replace_stuck(&look, &mut since, now, rules).await;
+            since.retain(|key, _| stuck.contains(key) || troubles.iter().any(|trouble| trouble.key == *key));
             let mut wake = ends.min(direct_at);
+            if asks {
+                wake = wake.min(events_at);
+            }
+            for key in &stuck {
+                wake = wake.min(since[key] + rules.trouble.config_grace);
+            }
             // At the deadline all that is missing is told, and not just the first of it.
             let mut verdict = look.failure().filter(|_| !over).map(|why| (why, None));
             for trouble in troubles {
@@ -161,13 +204,6 @@ impl Cluster {
                     verdict = verdict.or(Some((trouble.message, trouble.crashed)));
                 }
                 wake = wake.min(ends);
-            }
-            if look.pods.is_empty() && verdict.is_none() {
-                if now >= events_at {
-                    verdict = self.creation_failed(namespace).await.map(|why| (why, None));
-                    events_at = if verdict.is_some() { events_at } else { now + rules.events_every };
-                }
-                wake = wake.min(events_at);
             }
             match verdict {
                 // A stalled watch shows trouble that has passed long ago: no verdict without a look at the server itself.
@@ -179,8 +215,13 @@ impl Cluster {
                 None if over => {
                     let waits = look.waits(awaited).join(", ");
                     let why = format!("not rolled out within {} s: waiting for {waits}", rules.deadline.as_secs());
-                    let unready = look.pods.iter().filter_map(|pod| trouble::describe(pod));
-                    return Err(self.failed(namespace, why, None).await.with_evidence(unready));
+                    let unready: Vec<String> = look.pods.iter().filter_map(|pod| trouble::describe(pod)).collect();
+                    let running = look.pods.iter().find_map(|pod| trouble::unready_container(pod));
+                    let said = match running {
+                        Some((pod, container)) => self.bootstrap_failures(namespace, &pod, &container).await,
+                        None => Vec::new(),
+                    };
+                    return Err(self.failed(namespace, why, None).await.with_evidence(unready).with_evidence(said));
                 }
                 None => directly = false,
             }
@@ -206,6 +247,27 @@ impl Cluster {
         Ok(Some(done))
     }
 
+    /// Deletes the pods of an older revision that have not been ready for a while; gives back the keys of those that are waited for.
+    async fn replace_stuck(
+        &self,
+        look: &Look,
+        since: &mut HashMap<String, Instant>,
+        now: Instant,
+        rules: &RolloutRules,
+    ) -> Vec<String> {
+        let mut waiting = Vec::new();
+        for pod in &look.old {
+            let key = format!("stuck/{}", pod.metadata.uid.as_deref().unwrap_or_default());
+            let since = *since.entry(key.clone()).or_insert(now);
+            if now >= since + rules.trouble.config_grace {
+                self.replace(pod).await;
+            } else {
+                waiting.push(key);
+            }
+        }
+        waiting
+    }
+
     async fn watched(&self) -> &Watched {
         self.watched.get_or_init(|| async { Watched::start(&self.watch_client) }).await
     }
@@ -224,21 +286,23 @@ impl Cluster {
                 progress.push(self.progress(watched, namespace, one).await?);
             }
             let set = watched.sets.get(namespace, names::STATEFUL_SET);
-            let revision = set.and_then(|set| set.status.as_ref()?.update_revision.clone());
-            return Ok(Look { progress, pods: of_interest(watched.pods.all(namespace), revision.as_deref()) });
+            let newest = set.and_then(|set| {
+                newest_revision(set.metadata.uid.clone()?, set.status.as_ref()?.update_revision.clone()?)
+            });
+            return Ok(Look::new(progress, watched.pods.all(namespace), newest.as_ref()));
         }
         let mut newest = None;
         for one in awaited {
             let (judged, revision) = self.read_progress(namespace, &one.made).await?;
             progress.push(judged);
-            newest = newest.or(revision);
+            newest = newest.or_else(|| newest_revision(one.made.uid.clone(), revision?));
         }
         let api: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
         let ours = format!("{}={}", names::MANAGED_BY_LABEL.0, names::MANAGED_BY_LABEL.1);
         let pods = api.list(&ListParams::default().labels(&ours).limit(super::LIST_MAX)).await;
         let doing = format!("list pods in namespace {namespace}");
         let pods = pods.map_err(|error| step_error(Asked::Read, &doing, &error))?;
-        Ok(Look { progress, pods: of_interest(pods.items.into_iter().map(Arc::new).collect(), newest.as_deref()) })
+        Ok(Look::new(progress, pods.items.into_iter().map(Arc::new).collect(), newest.as_ref()))
     }
 
     async fn progress(&self, watched: &Watched, namespace: &str, awaited: &Awaited) -> Result<Progress, StepError> {
@@ -289,18 +353,33 @@ impl Cluster {
     async fn failed(&self, namespace: &str, why: String, crashed: Option<(String, String)>) -> StepError {
         let mut error = StepError::permanent(format!("the rollout failed: {why}"));
         if let Some((pod, container)) = crashed {
-            error = error.with_evidence(self.log(namespace, &pod, &container).await);
+            let lines = self.log(namespace, &pod, &container, true, QUOTED_LINES).await;
+            error = error.with_evidence(lines);
         }
         error.with_evidence(self.warnings(namespace).await)
     }
 
-    /// A workload that cannot even make a pod says so in an event: a quota, an admission rule.
-    async fn creation_failed(&self, namespace: &str) -> Option<String> {
+    /// The trouble that events tell of: of a workload that cannot even make a pod, and of claims that get no volume.
+    async fn told(&self, namespace: &str, without_pods: bool, rules: &RolloutRules) -> Vec<Trouble> {
         let events = self.events(namespace).await;
-        let event = events.into_iter().find(|event| event.reason.as_deref() == Some("FailedCreate"))?;
-        let object = event.involved_object;
-        let (kind, name) = (object.kind.unwrap_or_default(), object.name.unwrap_or_default());
-        Some(format!("{kind}/{name} cannot make its pods: {}", event.message.unwrap_or_default()))
+        let of = |kind: &str, event: &&Event| event.involved_object.kind.as_deref() == Some(kind);
+        let (claims, others): (Vec<&Event>, Vec<&Event>) =
+            events.iter().partition(|event| of("PersistentVolumeClaim", event));
+        let mut told = Vec::new();
+        if without_pods {
+            told.extend(others.into_iter().filter_map(|event| trouble::of_event(event, &rules.trouble)));
+        }
+        let failing = claims
+            .into_iter()
+            .filter_map(|event| Some((trouble::of_event(event, &rules.trouble)?, event.involved_object.name.clone()?)));
+        for (trouble, name) in failing.collect::<Vec<_>>() {
+            // An event outlives what it tells of: a claim that is bound by now has its volume.
+            let claim = self.read(Kind::PersistentVolumeClaim, Some(namespace), &name).await;
+            if matches!(claim, Ok(Some(claim)) if claim.data["status"]["phase"] != "Bound") {
+                told.push(trouble);
+            }
+        }
+        told
     }
 
     async fn warnings(&self, namespace: &str) -> Vec<String> {
@@ -328,12 +407,21 @@ impl Cluster {
         api.list(&ListParams::default().limit(super::LIST_MAX)).await.map(|list| list.items).unwrap_or_default()
     }
 
-    async fn log(&self, namespace: &str, pod: &str, container: &str) -> Vec<String> {
+    /// Why a node that runs is not ready, in its own words: the checks that it failed, or else its last lines.
+    async fn bootstrap_failures(&self, namespace: &str, pod: &str, container: &str) -> Vec<String> {
+        let lines = self.log(namespace, pod, container, false, SEARCHED_LINES).await;
+        let failed = lines.iter().filter(|line| line.contains("bootstrap check failure"));
+        let failed: Vec<String> = failed.take(QUOTED_LINES.unsigned_abs() as usize).cloned().collect();
+        let last = lines.len().saturating_sub(QUOTED_LINES.unsigned_abs() as usize);
+        if failed.is_empty() { lines[last..].to_vec() } else { failed }
+    }
+
+    async fn log(&self, namespace: &str, pod: &str, container: &str, previous: bool, lines: i64) -> Vec<String> {
         let api: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
         let params = LogParams {
             container: Some(container.to_owned()),
-            previous: true,
-            tail_lines: Some(QUOTED_LINES),
+            previous,
+            tail_lines: Some(lines),
             limit_bytes: Some(8 * 1024),
             ..LogParams::default()
         };
@@ -348,17 +436,4 @@ fn identity(metadata: &k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMet
 
 fn no_rollout(made: &Made) -> StepError {
     StepError::permanent(format!("{}/{} has no rollout", made.kind, made.name))
-}
-
-/// The pods whose trouble counts: not those that are going, and of the set only those of its newest revision.
-fn of_interest(mut pods: Vec<Arc<Pod>>, revision: Option<&str>) -> Vec<Arc<Pod>> {
-    pods.retain(|pod| {
-        let label = pod.metadata.labels.as_ref().and_then(|labels| labels.get("controller-revision-hash"));
-        let newest = match (label, revision) {
-            (Some(label), Some(revision)) => label == revision,
-            _ => true,
-        };
-        newest && pod.metadata.deletion_timestamp.is_none()
-    });
-    pods
 }

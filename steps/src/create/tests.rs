@@ -7,6 +7,7 @@ mod faults;
 mod rollback;
 mod stalled;
 mod steps;
+mod stuck;
 
 use cairn_engine::{ErrorClass, Probe};
 use serde_json::json;
