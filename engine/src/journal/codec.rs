@@ -154,10 +154,10 @@ pub(crate) fn split_commit(payload: &[u8]) -> Result<(Header, Vec<&[u8]>), Codec
 }
 
 /// An append as the index keeps it: with its commit's token and time, to be read alone.
-pub(crate) fn encode_kept_append(header: &Header, append: &[u8]) -> Vec<u8> {
+pub(crate) fn encode_kept_append(token: FencingToken, time: Timestamp, append: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(append.len() + 16);
     bytes.push(VERSION);
-    encode_into(&mut bytes, (header.token.0, header.time.as_micros()));
+    encode_into(&mut bytes, (token.0, time.as_micros()));
     bytes.extend_from_slice(append);
     bytes
 }

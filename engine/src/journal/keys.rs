@@ -103,10 +103,10 @@ pub(crate) fn all_active() -> Range {
     all_with(vec![ACTIVE])
 }
 
-/// Commits after this one.
-pub(crate) fn commits_after(number: CommitNumber) -> Range {
+/// Commits from the one under this key on.
+pub(crate) fn commits_from(key: Key) -> Range {
     let (_, to) = all_with(vec![COMMIT]);
-    (commit(CommitNumber(number.0.saturating_add(1))), to)
+    (key, to)
 }
 
 pub(crate) fn all_commits() -> Range {
@@ -124,6 +124,26 @@ pub(crate) fn all_with(prefix: Key) -> Range {
         to.pop();
     }
     unreachable!("every prefix begins with a letter");
+}
+
+/// Whether what is under `next` may share a value with what is under `first`, which is not after it: appends of one
+/// workflow, or commits.
+pub(crate) fn are_gathered(first: &[u8], next: &[u8]) -> bool {
+    match first.first() {
+        Some(&COMMIT) => next.first() == Some(&COMMIT),
+        Some(&APPEND) => first.len() == next.len() && first[..1 + 16] == next[..1 + 16],
+        _ => false,
+    }
+}
+
+/// The keys at which this commit may be kept: it is in the value of the last one.
+pub(crate) fn commits_up_to(number: CommitNumber) -> Range {
+    (vec![COMMIT], commit(number.next()))
+}
+
+/// The keys at which this append may be kept: it is in the value of the last one.
+pub(crate) fn appends_up_to(workflow: WorkflowId, first: Sequence) -> Range {
+    (key(APPEND, workflow.as_bytes()), append(workflow, first.next()))
 }
 
 /// Whether the value under such a key never changes: what was appended does not.

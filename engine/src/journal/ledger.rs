@@ -13,7 +13,7 @@ use crate::{
     journal::{
         chain::{self, BadPlace},
         codec::{self, Header},
-        index,
+        index, kept,
         keys::{self, Changes, Order, Overlay, Read},
     },
     state::{Phase, WorkflowState, fold},
@@ -96,13 +96,14 @@ impl Ledger {
         let mut places = Vec::with_capacity(appends.len());
         for append in appends {
             let place = codec::append_place(append).expect("it was decoded just now");
-            space.put(keys::append(place.0, place.1), codec::encode_kept_append(&header, append));
+            let kept = codec::encode_kept_append(header.token, header.time, append);
+            space.put(keys::append(place.0, place.1), kept::one(&kept));
             places.push(place);
         }
         if let Err(bad) = self.derive(space, &commit)? {
             return Ok(Err(bad));
         }
-        space.put(keys::commit(header.number), codec::encode_kept_commit(&header, &places));
+        space.put(keys::commit(header.number), kept::one(&codec::encode_kept_commit(&header, &places)));
         Ok(Ok(commit))
     }
 
@@ -142,12 +143,8 @@ impl Ledger {
         let number = self.head.0.next();
         let hash = chain::commit_hash(number, self.token, now, self.head.1, hashes);
         let header = Header { number, token: self.token, time: now, hash };
-        for append in appends {
-            let kept = codec::encode_kept_append(&header, &append.bytes);
-            changes.insert(keys::append(append.workflow, append.first), Some(kept));
-        }
         let places: Vec<_> = appends.iter().map(|append| (append.workflow, append.first)).collect();
-        changes.insert(keys::commit(number), Some(codec::encode_kept_commit(&header, &places)));
+        changes.insert(keys::commit(number), Some(kept::one(&codec::encode_kept_commit(&header, &places))));
         let payload = codec::encode_commit(&header, appends.iter().map(|append| &*append.bytes));
         self.head = (number, hash);
         self.time = now;
@@ -200,8 +197,8 @@ impl Ledger {
         let bytes = Encoded { workflow, first, bytes: codec::encode_append(workflow, first, previous, &bytes) };
         let mut changes = own.into_changes();
         // Here already, so that what is later in the batch can read the workflow back.
-        let header = Header { number: self.head.0.next(), token, time: now, hash: Hash::default() };
-        changes.insert(keys::append(workflow, first), Some(codec::encode_kept_append(&header, &bytes.bytes)));
+        let kept = codec::encode_kept_append(token, now, &bytes.bytes);
+        changes.insert(keys::append(workflow, first), Some(kept::one(&kept)));
         state.into_iter().for_each(|state| self.keep(state));
         Ok(Ok(Admitted { entries, bytes, changes }))
     }
@@ -288,18 +285,10 @@ fn read_state(read: &dyn Read, workflow: WorkflowId, end: Sequence) -> Result<Op
 pub(crate) fn read_workflow(read: &dyn Read, workflow: WorkflowId) -> Result<Vec<Entry>, StoreError> {
     let mut entries: Vec<Entry> = Vec::new();
     let mut bad = None;
-    read.scan(&keys::appends(workflow), Order::Ascending, &mut |_, kept| match kept_entries(kept) {
-        Ok(gained) => {
-            let (last, hash) = entries.last().map(|entry| (entry.sequence, entry.hash)).unwrap_or_default();
-            if gained.first().is_none_or(|entry| entry.sequence != last.next() || entry.previous != hash) {
-                bad = Some(format!("what follows entry {last} does not belong there"));
-                return ControlFlow::Break(());
-            }
-            entries.extend(gained);
-            ControlFlow::Continue(())
-        }
-        Err(error) => {
-            bad = Some(error.to_string());
+    read.scan(&keys::appends(workflow), Order::Ascending, &mut |_, value| match gain(&mut entries, value) {
+        Ok(()) => ControlFlow::Continue(()),
+        Err(detail) => {
+            bad = Some(detail);
             ControlFlow::Break(())
         }
     })?;
@@ -309,9 +298,19 @@ pub(crate) fn read_workflow(read: &dyn Read, workflow: WorkflowId) -> Result<Vec
     }
 }
 
-fn kept_entries(kept: &[u8]) -> Result<Vec<Entry>, codec::CodecError> {
-    let (token, time, append) = codec::kept_append(kept)?;
-    codec::decode_append(append, token, time)
+/// Adds the entries of a kept value, or says why they do not follow.
+fn gain(entries: &mut Vec<Entry>, value: &[u8]) -> Result<(), String> {
+    for part in kept::parts(value).map_err(|error| error.to_string())?.iter() {
+        let gained =
+            codec::kept_append(part).and_then(|(token, time, append)| codec::decode_append(append, token, time));
+        let gained = gained.map_err(|error| error.to_string())?;
+        let (last, hash) = entries.last().map(|entry| (entry.sequence, entry.hash)).unwrap_or_default();
+        if gained.first().is_none_or(|entry| entry.sequence != last.next() || entry.previous != hash) {
+            return Err(format!("what follows entry {last} does not belong there"));
+        }
+        entries.extend(gained);
+    }
+    Ok(())
 }
 
 fn damaged(workflow: WorkflowId, detail: String) -> StoreError {

@@ -23,11 +23,11 @@ use crate::{
 };
 
 /// How long changes gather before they are given: what changes again meanwhile is written once.
-const GATHER: Duration = Duration::from_millis(50);
+const GATHER: Duration = Duration::from_millis(500);
 /// So much is given at once, without gathering any longer.
-const BATCH_BYTES: usize = 2 * 1024 * 1024;
+const BATCH_BYTES: usize = 16 * 1024 * 1024;
 /// The most that may wait.
-const WAITING_BYTES_MAX: usize = 32 * 1024 * 1024;
+const WAITING_BYTES_MAX: usize = 48 * 1024 * 1024;
 
 /// The index with what still waits to be given to it.
 #[derive(Debug)]

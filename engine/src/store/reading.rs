@@ -7,7 +7,7 @@ use crate::{
     ids::{CommitNumber, Hash, Sequence, WorkflowId},
     journal::{
         codec::{self, Header},
-        index,
+        index, kept,
         keys::{self, Order, Read},
     },
     store::{ListQuery, Listed, ServiceRecord, StoreError},
@@ -57,16 +57,28 @@ pub(super) fn services(read: &dyn Read, tenant: Option<&crate::ids::Tenant>) -> 
 /// At most `max` commits after number `after`, rebuilt from their appends and checked against their hashes.
 pub(super) fn commits(read: &dyn Read, after: CommitNumber, max: usize) -> Result<Vec<Commit>, StoreError> {
     let Some(mut previous) = hash_of(read, after)? else { return Ok(Vec::new()) };
+    // What follows may share a value with this one.
+    let mut from = keys::commit(after.next());
+    read.scan(&keys::commits_up_to(after), Order::Descending, &mut |key, _| {
+        from = key.to_vec();
+        ControlFlow::Break(())
+    })?;
     let mut kept = Vec::new();
+    let mut bad = Ok(());
     if max > 0 {
-        read.scan(&keys::commits_after(after), Order::Ascending, &mut |_, value| {
-            kept.push(value.to_vec());
-            if kept.len() < max { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        read.scan(&keys::commits_from(from), Order::Ascending, &mut |_, value| {
+            match commits_in(value) {
+                Ok(found) => kept.extend(found.into_iter().filter(|(header, _)| header.number > after)),
+                Err(error) => bad = Err(error),
+            }
+            if kept.len() < max && bad.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         })?;
     }
+    bad?;
+    kept.truncate(max);
     let mut commits = Vec::with_capacity(kept.len());
-    for value in kept {
-        let (_, payload) = rebuild(read, &value)?;
+    for (header, places) in kept {
+        let payload = rebuild(read, &header, &places)?;
         let commit = codec::decode_commit(&payload, previous).map_err(|bad| StoreError::Index(bad.to_string()))?;
         previous = commit.hash;
         commits.push(commit);
@@ -84,42 +96,73 @@ pub(super) fn hash_of(read: &dyn Read, number: CommitNumber) -> Result<Option<Ha
 
 /// What heads a commit.
 pub(super) fn header(read: &dyn Read, number: CommitNumber) -> Result<Option<Header>, StoreError> {
-    let Some(value) = read.get(&keys::commit(number))? else { return Ok(None) };
-    codec::decode_kept_commit(&value)
-        .map(|(header, _)| Some(header))
-        .map_err(|error| StoreError::Index(format!("commit {number}: {error}")))
+    Ok(kept_commit(read, number)?.map(|(header, _)| header))
 }
 
 /// The last commit.
 pub(super) fn head(read: &dyn Read) -> Result<Option<Header>, StoreError> {
     let mut last = None;
     read.scan(&keys::all_commits(), Order::Descending, &mut |_, value| {
-        last = Some(codec::decode_kept_commit(value).map(|(header, _)| header));
+        last = Some(commits_in(value));
         ControlFlow::Break(())
     })?;
-    last.transpose().map_err(|error| StoreError::Index(format!("the last commit: {error}")))
+    Ok(last.transpose()?.and_then(|kept| kept.last().map(|(header, _)| *header)))
 }
 
 /// The bytes of a commit as the log framed them.
 pub(super) fn payload(read: &dyn Read, number: CommitNumber) -> Result<Option<Vec<u8>>, StoreError> {
-    match read.get(&keys::commit(number))? {
-        Some(value) => rebuild(read, &value).map(|(_, payload)| Some(payload)),
+    match kept_commit(read, number)? {
+        Some((header, places)) => rebuild(read, &header, &places).map(Some),
         None => Ok(None),
     }
 }
 
-fn rebuild(read: &dyn Read, value: &[u8]) -> Result<(Header, Vec<u8>), StoreError> {
-    let (header, places) = codec::decode_kept_commit(value).map_err(|error| StoreError::Index(error.to_string()))?;
+/// A commit as the index keeps it: its header, and where its appends are.
+type Kept = (Header, Vec<(WorkflowId, Sequence)>);
+
+/// The commits that a value holds.
+pub(super) fn commits_in(value: &[u8]) -> Result<Vec<Kept>, StoreError> {
+    let bad = |error: codec::CodecError| StoreError::Index(format!("a kept commit: {error}"));
+    kept::parts(value).map_err(bad)?.iter().map(|part| codec::decode_kept_commit(part).map_err(bad)).collect()
+}
+
+fn kept_commit(read: &dyn Read, number: CommitNumber) -> Result<Option<Kept>, StoreError> {
+    let mut found = Ok(Vec::new());
+    read.scan(&keys::commits_up_to(number), Order::Descending, &mut |_, value| {
+        found = commits_in(value);
+        ControlFlow::Break(())
+    })?;
+    Ok(found?.into_iter().find(|(header, _)| header.number == number))
+}
+
+fn rebuild(read: &dyn Read, header: &Header, places: &[(WorkflowId, Sequence)]) -> Result<Vec<u8>, StoreError> {
     let mut appends = Vec::with_capacity(places.len());
     for (workflow, first) in places {
-        appends.push(append(read, header.number, workflow, first)?);
+        appends.push(append(read, header.number, *workflow, *first)?);
     }
-    Ok((header, codec::encode_commit(&header, appends.iter().map(Vec::as_slice))))
+    Ok(codec::encode_commit(header, appends.iter().map(Vec::as_slice)))
 }
 
 fn append(read: &dyn Read, number: CommitNumber, workflow: WorkflowId, first: Sequence) -> Result<Vec<u8>, StoreError> {
-    let bad = |detail: String| StoreError::Index(format!("commit {number}, workflow {workflow}: {detail}"));
-    let kept = read.get(&keys::append(workflow, first))?.ok_or_else(|| bad("its entries are missing".to_owned()))?;
-    let (_, _, append) = codec::kept_append(&kept).map_err(|error| bad(error.to_string()))?;
-    Ok(append.to_vec())
+    let mut found = None;
+    read.scan(&keys::appends_up_to(workflow, first), Order::Descending, &mut |_, value| {
+        found = append_in(value, (workflow, first)).transpose();
+        ControlFlow::Break(())
+    })?;
+    let bad = |detail: &str| StoreError::Index(format!("commit {number}, workflow {workflow}: {detail}"));
+    match found {
+        Some(Ok(append)) => Ok(append),
+        Some(Err(error)) => Err(bad(&error.to_string())),
+        None => Err(bad("its entries are missing")),
+    }
+}
+
+fn append_in(value: &[u8], place: (WorkflowId, Sequence)) -> Result<Option<Vec<u8>>, codec::CodecError> {
+    for part in kept::parts(value)?.iter() {
+        let (_, _, append) = codec::kept_append(part)?;
+        if codec::append_place(append)? == place {
+            return Ok(Some(append.to_vec()));
+        }
+    }
+    Ok(None)
 }

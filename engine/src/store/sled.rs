@@ -5,7 +5,7 @@
 //!
 //! - It is never the only copy of an acknowledged commit, and whatever it does, the log makes it again.
 //! - Every call is made where a panic is caught; after one it is suspect, and the next open sets it aside.
-//! - Values are cut into pieces of at most 32 KiB, so that none goes to `blobs/`, which is never synced.
+//! - Values are cut into pieces of at most 16 KiB, so that none goes to `blobs/`, which is never synced.
 //! - One tree: a batch is atomic within one tree only.
 
 use std::{
@@ -26,7 +26,7 @@ use ::sled::{Batch, Db};
 use crate::{
     ids::CommitNumber,
     journal::{
-        index,
+        index, kept,
         keys::{self, Changes, Each, Order, Range, Read},
     },
     store::{StoreError, log::OtherCopy, reading},
@@ -36,10 +36,11 @@ use crate::{
 const CACHE_BYTES: u64 = 64 * 1024 * 1024;
 const FLUSH_EVERY_MS: u64 = 500;
 
-/// Nodes over a quarter of a segment go to `blobs/`: with 16 MiB, none does.
-const SEGMENT_BYTES: usize = 16 * 1024 * 1024;
+/// Nodes over a quarter of a segment go to `blobs/`: one has seventeen pieces at most, so none does. What is allocated
+/// and not used yet is counted in segments: the smaller, the better.
+const SEGMENT_BYTES: usize = 2 * 1024 * 1024;
 
-const PIECE_BYTES: usize = 32 * 1024;
+const PIECE_BYTES: usize = 16 * 1024;
 
 /// How long the process that had it open before may take to let go.
 const LOCKED_FOR_AT_MOST: Duration = Duration::from_secs(1);
@@ -61,7 +62,7 @@ const LAYOUT_KEY: &[u8] = b"m/layout";
 const AT_REST_KEY: &[u8] = b"m/at-rest";
 
 /// The layout of keys and values in here. Another one is made again from the log.
-const LAYOUT: u8 = 1;
+const LAYOUT: u8 = 2;
 
 #[derive(Debug)]
 pub(super) struct Indexed {
@@ -156,27 +157,17 @@ impl Indexed {
     pub(super) fn apply(&self, changes: &Changes) -> Result<(), StoreError> {
         self.guarded(|| {
             let mut batch = Batch::default();
-            for (key, value) in changes {
+            for (key, value) in kept::gathered(changes) {
                 // What is put once is never in the way of itself.
-                let pieces_before = if keys::is_put_once(key) { 0 } else { pieces(self.db.get(key)?.as_deref()) };
+                insert(&mut batch, &key, &value);
+            }
+            for (key, value) in changes {
+                if keys::is_put_once(key) && value.is_some() {
+                    continue;
+                }
+                let pieces_before = pieces(self.db.get(key)?.as_deref());
                 let pieces_now = match value {
-                    Some(value) if value.len() < PIECE_BYTES => {
-                        let mut whole = Vec::with_capacity(value.len() + 1);
-                        whole.push(WHOLE);
-                        whole.extend_from_slice(value);
-                        batch.insert(key.as_slice(), whole);
-                        0
-                    }
-                    Some(value) => {
-                        for (number, piece) in (0u32..).zip(value.chunks(PIECE_BYTES)) {
-                            batch.insert(piece_key(key, number), piece);
-                        }
-                        let count = u32::try_from(value.len().div_ceil(PIECE_BYTES)).expect("values are bounded");
-                        let mut head = vec![IN_PIECES];
-                        head.extend(count.to_be_bytes());
-                        batch.insert(key.as_slice(), head);
-                        count
-                    }
+                    Some(value) => insert(&mut batch, key, value),
                     None => {
                         batch.remove(key.as_slice());
                         0
@@ -235,16 +226,13 @@ impl Indexed {
         // No commit is missing between the first and the last.
         let mut next = CommitNumber(1);
         let mut left = KEYS_READ_AT_OPEN;
-        let mut gap = None;
-        self.scan(&keys::all_commits(), Order::Ascending, &mut |key, _| {
+        let mut bad = Ok(());
+        self.scan(&keys::all_commits(), Order::Ascending, &mut |key, value| {
             left -= 1;
-            if keys::commit_number(key) != Some(next) {
-                gap = Some(next);
-            }
-            next = next.next();
-            if left == 0 || gap.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            bad = follows(keys::commit_number(key), value, &mut next);
+            if left == 0 || bad.is_err() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         })?;
-        gap.map_or(Ok(()), |number| Err(StoreError::Index(format!("commit {number} is missing"))))
+        bad
     }
 
     fn value(&self, key: &[u8], stored: &[u8]) -> ::sled::Result<Option<Vec<u8>>> {
@@ -357,6 +345,40 @@ fn panicked(panic: &(dyn std::any::Any + Send)) -> String {
     let words = panic.downcast_ref::<String>().map(String::as_str);
     let words = words.or_else(|| panic.downcast_ref::<&str>().copied());
     format!("it panicked: {}", words.unwrap_or("without a word"))
+}
+
+/// Whether the commits in `value` are the next ones.
+fn follows(first: Option<CommitNumber>, value: &[u8], next: &mut CommitNumber) -> Result<(), StoreError> {
+    let missing = |number: CommitNumber| StoreError::Index(format!("commit {number} is missing"));
+    if first != Some(*next) {
+        return Err(missing(*next));
+    }
+    for (header, _) in reading::commits_in(value)? {
+        if header.number != *next {
+            return Err(missing(*next));
+        }
+        *next = next.next();
+    }
+    Ok(())
+}
+
+/// Puts a value, in so many pieces.
+fn insert(batch: &mut Batch, key: &[u8], value: &[u8]) -> u32 {
+    if value.len() < PIECE_BYTES {
+        let mut whole = Vec::with_capacity(value.len() + 1);
+        whole.push(WHOLE);
+        whole.extend_from_slice(value);
+        batch.insert(key, whole);
+        return 0;
+    }
+    for (number, piece) in (0u32..).zip(value.chunks(PIECE_BYTES)) {
+        batch.insert(piece_key(key, number), piece);
+    }
+    let count = u32::try_from(value.len().div_ceil(PIECE_BYTES)).expect("values are bounded");
+    let mut head = vec![IN_PIECES];
+    head.extend(count.to_be_bytes());
+    batch.insert(key, head);
+    count
 }
 
 fn piece_key(key: &[u8], number: u32) -> Vec<u8> {

@@ -21,7 +21,6 @@ use tokio::runtime::Runtime;
 use crate::{Output as Print, disk::Disk, process};
 
 const STEPS: usize = 10;
-const OUTPUT_BYTES: usize = 300;
 /// A ten-step workflow waits for the disk so often.
 const WAITS: u32 = 12;
 
@@ -45,7 +44,7 @@ impl Step for NoOp {
         if self.waits {
             return Err(StepError::transient("not yet").with_retry_after(Duration::from_secs(100_000)));
         }
-        Ok(Output::new("nothing to do", &"x".repeat(OUTPUT_BYTES))?)
+        Ok(Output::new("nothing to do", &made())?)
     }
 
     async fn probe(&self, _: &StepContext) -> Result<Probe, StepError> {
@@ -55,6 +54,22 @@ impl Step for NoOp {
     async fn compensate(&self, _: &StepContext) -> Result<String, StepError> {
         Ok("nothing to take back".to_owned())
     }
+}
+
+/// What a step that applies objects tells of them, in about 300 bytes: half of it words that repeat, half of it numbers
+/// that nobody can guess.
+fn made() -> [Made; 4] {
+    ["Service", "ConfigMap", "StatefulSet", "Deployment"].map(|kind| {
+        let drawn: u128 = rand::random();
+        Made { kind, uid: format!("{drawn:032x}"), version: drawn as u16 }
+    })
+}
+
+#[derive(serde::Serialize)]
+struct Made {
+    kind: &'static str,
+    uid: String,
+    version: u16,
 }
 
 struct Nothing;
