@@ -19,7 +19,7 @@ pub(super) fn document(path: &str) -> Result<Value, Refusal> {
     let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
     match parts.as_slice() {
         [] => Ok(
-            json!({"paths": ["/api", "/api/v1", "/apis", "/openapi/v3", "/version", "/sandbox/effects", "/sandbox/faults"]}),
+            json!({"paths": ["/api", "/api/v1", "/apis", "/openapi/v3", "/version", "/sandbox/accesses", "/sandbox/effects", "/sandbox/faults"]}),
         ),
         ["version"] => Ok(json!({
             "major": "1", "minor": "33", "gitVersion": VERSION, "gitCommit": "sandbox", "gitTreeState": "clean",

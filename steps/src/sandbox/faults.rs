@@ -74,6 +74,8 @@ pub enum FaultAction {
     },
     /// Watches and lists are answered that their version is too old (410).
     Gone,
+    /// The right to do it is taken away: 403 as role based access control answers it, and reviews of that right say so.
+    Forbid,
     /// Pods never become ready.
     Pods {
         /// In which way.
@@ -127,6 +129,11 @@ impl Fault {
     /// Calls are answered with this code.
     pub fn status(code: u16) -> Fault {
         Fault::new(FaultAction::Status { code, retry_after: None })
+    }
+
+    /// The right to make these calls is taken away.
+    pub fn forbid() -> Fault {
+        Fault::new(FaultAction::Forbid)
     }
 
     /// Pods never become ready, in this way.
@@ -277,7 +284,10 @@ impl Faults {
         let mut wait = Duration::ZERO;
         for fault in self.lock().iter_mut() {
             let is_for_calls = match &fault.fault.action {
-                FaultAction::Pods { .. } | FaultAction::HoldNamespace { .. } | FaultAction::WatchBreak { .. } => false,
+                FaultAction::Pods { .. }
+                | FaultAction::HoldNamespace { .. }
+                | FaultAction::WatchBreak { .. }
+                | FaultAction::Forbid => false,
                 FaultAction::Gone => call.verb == "list",
                 _ => true,
             };
@@ -305,6 +315,18 @@ impl Faults {
             }
         }
         None
+    }
+
+    /// Whether the right to make this call is taken away.
+    pub(super) fn forbid(&self, call: Call<'_>) -> bool {
+        let mut active = self.lock();
+        active.iter_mut().any(|fault| fault.fault.action == FaultAction::Forbid && fault.fires(call))
+    }
+
+    /// The same for somebody who only asks.
+    pub(super) fn would_forbid(&self, call: Call<'_>) -> bool {
+        let mut active = self.lock().clone();
+        active.iter_mut().any(|fault| fault.fault.action == FaultAction::Forbid && fault.fires(call))
     }
 
     /// What keeps this pod from becoming ready, and in whose words.

@@ -14,9 +14,10 @@
 //! - With a data directory its objects outlive the process, a killed one too.
 //! - Faults are switched on and off at run time ([`Faults`]); what clients did is in [`Sandbox::effects`].
 //!
-//! It deliberately does not run anything, check anybody's rights, or speak protobuf. It stands in for the API, not for
+//! It deliberately does not run anything, check who anybody is, or speak protobuf. It stands in for the API, not for
 //! Kubernetes: what passes here should be shown on a real cluster too.
 
+mod access;
 mod admission;
 mod api;
 mod apply;
@@ -50,11 +51,13 @@ mod validate_pod;
 mod watch;
 mod work;
 
+pub use access::Access;
 pub use effects::Effect;
 pub use faults::{ActiveFault, Fault, FaultAction, FaultId, FaultMatch, Faults, PodTrouble};
 pub use service::{ConnectionLost, SandboxBody, SandboxService};
 
 use serde_json::Value;
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
@@ -171,6 +174,7 @@ struct Shared {
     faults: Faults,
     versions: tokio::sync::watch::Sender<u64>,
     wake: Arc<Notify>,
+    accesses: Mutex<BTreeSet<Access>>,
     controllers: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -186,8 +190,14 @@ impl Sandbox {
         let versions = tokio::sync::watch::Sender::new(0);
         let mut state = State::open(options, faults.clone(), versions.clone(), wake.clone())?;
         controllers::furnish(&mut state);
-        let shared =
-            Arc::new(Shared { state: Mutex::new(state), faults, versions, wake, controllers: Mutex::default() });
+        let shared = Arc::new(Shared {
+            state: Mutex::new(state),
+            faults,
+            versions,
+            wake,
+            accesses: Mutex::default(),
+            controllers: Mutex::default(),
+        });
         let running = controllers::start(&shared);
         *shared.controllers.lock().unwrap_or_else(PoisonError::into_inner) = Some(running);
         Ok(Sandbox { shared })
@@ -235,6 +245,11 @@ impl Sandbox {
     /// Every write of a client that took effect, oldest first (the newest 200,000).
     pub fn effects(&self) -> Vec<Effect> {
         self.shared.lock().effects.to_vec()
+    }
+
+    /// Every right that a request has needed since this sandbox was opened.
+    pub fn accesses(&self) -> BTreeSet<Access> {
+        self.shared.accesses.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Every object that is there.

@@ -7,7 +7,7 @@ use super::discovery;
 use super::faults::{Call, Fault, FaultAction, FaultId};
 use super::request::{ApiRequest, Target, Verb};
 use super::status::Refusal;
-use super::{Shared, api, kinds, watch};
+use super::{Shared, access, api, watch};
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use http::{HeaderValue, Request, Response, header};
@@ -19,7 +19,7 @@ use hyper_util::server::graceful::GracefulShutdown;
 use serde_json::{Value, json};
 use std::convert::Infallible;
 use std::future::Future;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::net::TcpListener;
@@ -146,14 +146,12 @@ where
 }
 
 fn respond(shared: &Arc<Shared>, request: &ApiRequest, body: &[u8]) -> Result<Response<SandboxBody>, Refusal> {
+    access::admit(shared, request)?;
     match &request.target {
         Target::Server(path) => discovery::document(path).map(|document| json_response(200, &document)),
         Target::Sandbox(path) => own(shared, request, path, body),
         Target::AccessReview => {
-            let sent = request.decode_body(body)?;
-            let mut review =
-                kinds::decode_access_review(&sent).map_err(|error| Refusal::bad_request(error.to_string()))?;
-            review["status"] = json!({"allowed": true, "reason": "the sandbox allows everything"});
+            let review = access::review(shared, &request.decode_body(body)?)?;
             Ok(json_response(201, &review))
         }
         Target::Object(target) if request.verb == Verb::Watch => watch::open(shared, request, target),
@@ -182,6 +180,10 @@ fn own(shared: &Arc<Shared>, request: &ApiRequest, path: &str, body: &[u8]) -> R
         (Verb::Get, "/objects") => {
             let objects: Vec<Value> = shared.lock().all().map(|(_, object)| (**object).clone()).collect();
             Ok(json_response(200, &json!(objects)))
+        }
+        (Verb::Get, "/accesses") => {
+            let accesses = shared.accesses.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            Ok(json_response(200, &json!(accesses)))
         }
         (Verb::Get, "/faults") => Ok(json_response(200, &json!(shared.faults.list()))),
         (Verb::Create, "/faults") => {

@@ -79,7 +79,9 @@ impl Refusal {
     }
 
     pub(super) fn forbidden(kind: Kind, name: &str, why: &str) -> Refusal {
-        Refusal::new(403, "Forbidden", format!("{} \"{name}\" is forbidden: {why}", kind.qualified())).about(kind, name)
+        // Where no name is known yet, none is quoted.
+        let what = if name.is_empty() { kind.qualified() } else { format!("{} \"{name}\"", kind.qualified()) };
+        Refusal::new(403, "Forbidden", format!("{what} is forbidden: {why}")).about(kind, name)
     }
 
     pub(super) fn method_not_allowed() -> Refusal {
