@@ -1,9 +1,6 @@
 //! Which cluster: from a kubeconfig, from inside a pod, or at a bare URL; and whether it can be reached.
 
-use std::{
-    path::Path,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use cairn_steps::cluster::Cluster;
@@ -12,6 +9,8 @@ use kube::{
     config::{KubeConfigOptions, Kubeconfig},
 };
 use tokio::sync::Mutex;
+
+use crate::config::At;
 
 /// The time that the question whether it is there may take.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(2);
@@ -23,15 +22,15 @@ const CHECK_AGE_MAX: Duration = Duration::from_secs(1);
 ///
 /// # Errors
 /// If there is no configuration, or it cannot be read.
-pub(crate) async fn configured(kubeconfig: Option<&Path>, context: Option<&str>) -> anyhow::Result<Cluster> {
-    let options = KubeConfigOptions { context: context.map(ToOwned::to_owned), ..KubeConfigOptions::default() };
-    let config = match kubeconfig {
+pub(crate) async fn configured(at: &At) -> anyhow::Result<Cluster> {
+    let options = KubeConfigOptions { context: at.context.clone(), ..KubeConfigOptions::default() };
+    let config = match &at.kubeconfig {
         Some(path) => {
             let read = Kubeconfig::read_from(path)
                 .with_context(|| format!("kubeconfig: {} cannot be read", path.display()))?;
             Config::from_custom_kubeconfig(read, &options).await.context("kubeconfig: it describes no cluster")?
         }
-        None if context.is_some() => {
+        None if at.context.is_some() => {
             Config::from_kubeconfig(&options).await.context("context: the kubeconfig does not describe it")?
         }
         None => Config::infer()

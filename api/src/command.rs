@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     cluster,
     config::{Command, DevArgs, Places, SandboxArgs, SandboxSettings, ServeArgs, Settings, Shared, ViewsCommand},
-    demo, engine,
+    demo, doctor, engine,
     shutdown::Signals,
     telemetry,
     views::Views,
@@ -29,6 +29,7 @@ pub(crate) fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Serve(args) => block_on(serve(*args)),
         Command::Dev(args) => block_on(dev(*args)),
         Command::Demo(args) => block_on(demo::run(*args)),
+        Command::Doctor(args) => block_on(doctor::run(*args)),
         Command::Sandbox(args) => block_on(sandbox(args)),
         Command::Views { command: ViewsCommand::Rebuild(args) } => rebuild(&args),
     }
@@ -44,9 +45,7 @@ fn block_on(work: impl Future<Output = anyhow::Result<ExitCode>>) -> anyhow::Res
 
 async fn serve(args: ServeArgs) -> anyhow::Result<ExitCode> {
     let settings = settings(&args.shared)?;
-    let kubeconfig = args.kubeconfig.or_else(|| settings.kubeconfig.clone());
-    let context = args.context.or_else(|| settings.context.clone());
-    let cluster = cluster::configured(kubeconfig.as_deref(), context.as_deref()).await?;
+    let cluster = cluster::configured(&settings.cluster(&args.at)).await?;
     let cluster = cluster.tolerating(settings.tolerated.clone());
     engine::run(settings, args.testing, cluster).await
 }
@@ -91,7 +90,11 @@ fn rebuild(places: &Places) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn settings(shared: &Shared) -> anyhow::Result<Settings> {
+/// The settings, with logging on.
+///
+/// # Errors
+/// If one of them is wrong.
+pub(crate) fn settings(shared: &Shared) -> anyhow::Result<Settings> {
     let settings = Settings::new(shared)?;
     telemetry::start(settings.log_format, &settings.log_filter)?;
     Ok(settings)

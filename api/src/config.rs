@@ -19,7 +19,8 @@ use cairn_steps::elastic::{DEFAULT_VERSION, Elastic, ElasticError};
 use cairn_steps::gitlab::{AllowedHost, GitLabRules};
 
 pub(crate) use self::args::{
-    Args, Command, DemoArgs, DevArgs, Places, SandboxArgs, SandboxSettings, ServeArgs, Shared, Testing, ViewsCommand,
+    Args, At, Command, DemoArgs, DevArgs, DoctorArgs, Places, SandboxArgs, SandboxSettings, ServeArgs, Shared, Testing,
+    ViewsCommand,
 };
 use self::file::{ElasticFile, File};
 use crate::telemetry::{DEFAULT_FILTER, LogFormat};
@@ -86,6 +87,11 @@ pub(crate) struct Rules {
 }
 
 impl Rules {
+    /// Whether anybody's use is limited at all.
+    pub(crate) fn has_quota(&self) -> bool {
+        !self.quota.is_empty()
+    }
+
     /// The most that this tenant may hold; what is not named is not limited.
     pub(crate) fn quota(&self, tenant: &Tenant) -> Amounts {
         self.quotas.get(tenant).unwrap_or(&self.quota).clone()
@@ -180,6 +186,14 @@ impl Settings {
             views,
             log,
         })
+    }
+
+    /// Which cluster: as the flags say, else as the file does.
+    pub(crate) fn cluster(&self, flags: &At) -> At {
+        At {
+            kubeconfig: flags.kubeconfig.clone().or_else(|| self.kubeconfig.clone()),
+            context: flags.context.clone().or_else(|| self.context.clone()),
+        }
     }
 
     /// The rules as the file has them now.

@@ -5,6 +5,7 @@ mod cluster;
 mod command;
 mod config;
 mod demo;
+mod doctor;
 mod engine;
 mod extract;
 mod failpoint;

@@ -64,6 +64,18 @@ impl AllowedHost {
         self
     }
 
+    /// The host, and the port that is asked there.
+    #[must_use]
+    pub fn address(&self, allow_http: bool) -> (&str, u16) {
+        (&self.host, self.port.unwrap_or(if allow_http { 80 } else { 443 }))
+    }
+
+    /// Whether its address may lie inside.
+    #[must_use]
+    pub fn is_private(&self) -> bool {
+        self.private
+    }
+
     fn covers(&self, url: &Url) -> bool {
         let usual = if url.scheme() == "http" { 80 } else { 443 };
         url.host_str() == Some(self.host.as_str()) && url.port_or_known_default() == Some(self.port.unwrap_or(usual))

@@ -19,6 +19,7 @@ pub mod render;
 pub mod records;
 pub mod report;
 pub mod request;
+pub mod rights;
 #[cfg(feature = "cluster")]
 pub mod sandbox;
 #[cfg(feature = "cluster")]

@@ -1,4 +1,4 @@
-//! The command line, as it stays: `cairn serve|dev|demo|sandbox|views`.
+//! The command line, as it stays: `cairn serve|dev|demo|sandbox|doctor|views`.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -14,6 +14,7 @@ Examples:
   cairn demo --exit --crash-at k8s_applied kill the engine at that step, and watch it resume
   cairn demo --exit --fail-at k8s_applied  let that step fail, and watch everything being taken back
   cairn dev                                an engine with a sandbox cluster, data in ./cairn-data
+  cairn doctor --kubeconfig ~/.kube/config what a real cluster lacks, before anything is made
   cairn serve --kubeconfig ~/.kube/config  an engine for a real cluster
 
 Every setting can also be given as a variable (CAIRN_PORT=9000) or in a file (--config cairn.toml), in that order.";
@@ -49,6 +50,11 @@ pub(crate) enum Command {
     /// Run the sandbox cluster alone, for engines elsewhere.
     #[command(after_help = "Example:\n  cairn sandbox --port 8081 --data ./cairn-data")]
     Sandbox(SandboxArgs),
+    /// Say what the cluster and this machine lack, before anything is made: rights, APIs, storage, disk, GitLab hosts.
+    #[command(
+        after_help = "Examples:\n  cairn doctor --kubeconfig ~/.kube/config\n  cairn doctor --kubeconfig ~/.kube/config --json | jq '.findings[] | select(.verdict == \"missing\")'\n  cairn doctor --role | kubectl apply -f -\n\nExit codes: 0 nothing is missing (something may be doubtful), 1 something is missing, 2 wrong use."
+    )]
+    Doctor(Box<DoctorArgs>),
     /// Look after the views of the journal.
     Views {
         #[command(subcommand)]
@@ -140,14 +146,36 @@ pub(crate) struct Shared {
 pub(crate) struct ServeArgs {
     #[command(flatten)]
     pub(crate) shared: Shared,
+    #[command(flatten)]
+    pub(crate) at: At,
+    #[command(flatten)]
+    pub(crate) testing: Testing,
+}
+
+/// Which cluster.
+#[derive(Debug, Clone, Default, ClapArgs)]
+pub(crate) struct At {
     /// The kubeconfig [default: KUBECONFIG, ~/.kube/config, or the pod's own]
     #[arg(long, value_name = "FILE", env = "CAIRN_KUBECONFIG")]
     pub(crate) kubeconfig: Option<PathBuf>,
     /// The context in the kubeconfig [default: its current one]
     #[arg(long, value_name = "NAME", env = "CAIRN_CONTEXT")]
     pub(crate) context: Option<String>,
+}
+
+/// `cairn doctor`
+#[derive(Debug, Clone, ClapArgs)]
+pub(crate) struct DoctorArgs {
     #[command(flatten)]
-    pub(crate) testing: Testing,
+    pub(crate) shared: Shared,
+    #[command(flatten)]
+    pub(crate) at: At,
+    /// Print all that was looked at as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Look at nothing, and print the ClusterRole that cairn needs
+    #[arg(long)]
+    pub(crate) role: bool,
 }
 
 /// `cairn dev`

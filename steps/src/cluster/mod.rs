@@ -6,6 +6,7 @@
 //! - Nothing is retried here: the engine retries, so that every attempt is in the journal (C13).
 
 pub mod compare;
+pub mod doctor;
 pub mod errors;
 pub mod gone;
 mod progress;

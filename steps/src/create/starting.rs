@@ -11,10 +11,10 @@ use kube::api::ListParams;
 use serde::Serialize;
 
 use crate::cluster::Cluster;
+use crate::cluster::doctor::gpus_of;
 use crate::cluster::errors::{Asked, step_error};
 use crate::elastic::Elastic;
 use crate::gitlab::GitLab;
-use crate::quantity::Quantity;
 use crate::request::Request;
 use crate::vectors::VectorSizing;
 
@@ -146,10 +146,4 @@ impl Starting {
             _ => Ok(None),
         }
     }
-}
-
-fn gpus_of(node: &Node) -> u64 {
-    let allocatable = node.status.as_ref().and_then(|status| status.allocatable.as_ref());
-    let gpus = allocatable.and_then(|allocatable| allocatable.get("nvidia.com/gpu"));
-    gpus.and_then(|amount| amount.0.parse::<Quantity>().ok()).map_or(0, |amount| amount.as_bytes())
 }
