@@ -4,11 +4,11 @@
 
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
-use cairn_engine::{Clock, Engine, SystemClock, Timestamp};
+use cairn_engine::{Clock, Engine, SystemClock, Timestamp, WorkflowId};
 use cairn_steps::{elastic::Elastic, gitlab::GitLab};
 use tokio_util::sync::CancellationToken;
 
-use crate::{cluster::ClusterCheck, config::Rules, problem::Problem};
+use crate::{auth::Caller, cluster::ClusterCheck, config::Rules, problem::Problem};
 
 /// What the routes share.
 pub(crate) struct App {
@@ -49,6 +49,23 @@ impl App {
     /// [`Problem`] until recovery is done.
     pub(crate) fn engine(&self) -> Result<&Engine, Problem> {
         self.engine.get().ok_or_else(Problem::recovering)
+    }
+
+    /// The engine, for what concerns this workflow, if this caller may see it.
+    ///
+    /// # Errors
+    /// [`Problem`]: the same whether it is not there or another tenant's.
+    pub(crate) async fn engine_for(&self, caller: &Caller, workflow: WorkflowId) -> Result<&Engine, Problem> {
+        let engine = self.engine()?;
+        if caller.must_be_operator().is_ok() {
+            // Whether it is there at all, the route finds out.
+            return Ok(engine);
+        }
+        let state = engine.state(workflow).await?;
+        match state.is_some_and(|state| caller.sees(&state.submitted().tenant)) {
+            true => Ok(engine),
+            false => Err(Problem::no_such_workflow(workflow)),
+        }
     }
 
     /// The rules in force now.

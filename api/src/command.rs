@@ -12,8 +12,10 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    cluster,
-    config::{Command, DevArgs, Places, SandboxArgs, SandboxSettings, ServeArgs, Settings, Shared, ViewsCommand},
+    auth, cluster,
+    config::{
+        Command, DevArgs, Places, SandboxArgs, SandboxSettings, ServeArgs, Settings, Shared, TokenArgs, ViewsCommand,
+    },
     demo, doctor, engine,
     shutdown::Signals,
     telemetry,
@@ -30,6 +32,7 @@ pub(crate) fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Dev(args) => block_on(dev(*args)),
         Command::Demo(args) => block_on(demo::run(*args)),
         Command::Doctor(args) => block_on(doctor::run(*args)),
+        Command::Token(args) => token(&args),
         Command::Sandbox(args) => block_on(sandbox(args)),
         Command::Views { command: ViewsCommand::Rebuild(args) } => rebuild(&args),
     }
@@ -72,12 +75,20 @@ async fn sandbox(args: SandboxArgs) -> anyhow::Result<ExitCode> {
     let mut signals = Signals::new().context("signals cannot be received")?;
     let data = args.data.unwrap_or_else(|| PathBuf::from(crate::config::DATA));
     let running = RunningSandbox::start(&data, args.port, &args.cluster).await?;
-    engine::announce(running.address.port(), args.log_format.unwrap_or_default());
+    engine::announce(running.address, args.log_format.unwrap_or_default());
     if args.log_format.unwrap_or_default() == telemetry::LogFormat::Human {
         println!("kubectl --kubeconfig {} get all -A", running.kubeconfig.display());
     }
     signals.end().await;
     running.stop().await;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The entry can be appended to the file as it is; the token is for its owner, and for nobody's file.
+fn token(args: &TokenArgs) -> anyhow::Result<ExitCode> {
+    let (token, entry) = auth::issue(&args.name, args.user.as_deref()).map_err(anyhow::Error::msg)?;
+    println!("{entry}");
+    eprintln!("the token, which is told only now: {token}");
     Ok(ExitCode::SUCCESS)
 }
 

@@ -1,14 +1,15 @@
 //! Arguments → checked settings, in two stages.
 //!
 //! First every source is read as it is: flags and `CAIRN_…` variables (a flag wins), the file of `--config`. Then they are
-//! laid over each other and checked, and every wrong value is named by its key. Quotas and the GitLab rules are in the file,
-//! and are read again on SIGHUP ([`reread`]); a file that is wrong then changes nothing.
+//! laid over each other and checked, and every wrong value is named by its key. Quotas, the GitLab rules and the tokens are
+//! read again on SIGHUP ([`Settings::reread`]); a file that is wrong then changes nothing.
 
 mod args;
 mod file;
 
 use std::{
     collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -20,9 +21,10 @@ use cairn_steps::gitlab::{AllowedHost, GitLabRules};
 
 pub(crate) use self::args::{
     Args, At, Command, DemoArgs, DevArgs, DoctorArgs, Places, SandboxArgs, SandboxSettings, ServeArgs, Shared, Testing,
-    ViewsCommand,
+    TokenArgs, ViewsCommand,
 };
 use self::file::{ElasticFile, File};
+use crate::auth::Tokens;
 use crate::telemetry::{DEFAULT_FILTER, LogFormat};
 
 /// The port that the scripts of users call.
@@ -39,7 +41,9 @@ const GRACE: Duration = Duration::from_secs(10);
 pub(crate) struct Settings {
     /// Where the journal, the sandbox and, unless moved, the views are.
     pub(crate) data: PathBuf,
-    /// The port on loopback; 0 for any that is free.
+    /// The address to listen at.
+    pub(crate) listen: IpAddr,
+    /// The port there; 0 for any that is free.
     pub(crate) port: u16,
     /// How logs are written.
     pub(crate) log_format: LogFormat,
@@ -71,6 +75,8 @@ pub(crate) struct Settings {
     pub(crate) rules: Rules,
     /// Where the rules were read from, and are read again.
     pub(crate) file: Option<PathBuf>,
+    /// Where the tokens were read from, and are read again.
+    tokens: Option<PathBuf>,
     /// The flags, which win over the file also when it is read again.
     shared: Shared,
 }
@@ -84,6 +90,8 @@ pub(crate) struct Rules {
     quotas: BTreeMap<Tenant, Amounts>,
     /// Which GitLab hosts may be asked.
     pub(crate) gitlab: GitLabRules,
+    /// Who may ask; without it whoever reaches the port.
+    pub(crate) tokens: Option<Tokens>,
 }
 
 impl Rules {
@@ -121,7 +129,15 @@ impl Settings {
     pub(crate) fn new(shared: &Shared) -> Result<Self, ConfigError> {
         let file = File::read(shared.places.config.as_deref()).map_err(|error| ConfigError(vec![error]))?;
         let mut errors = Vec::new();
-        let rules = rules(shared, &file, &mut errors);
+        let tokens = shared.tokens.clone().or(file.tokens.clone());
+        let rules = rules(shared, &file, tokens.as_deref(), &mut errors);
+        let listen = shared.listen.or(file.listen).unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
+        if !listen.is_loopback() && tokens.is_none() {
+            errors.push(format!(
+                "listen: at {listen} other machines could do whatever they like with every cluster: \
+                 give --tokens FILE, so that they have to say who they are (`cairn token` makes them), or listen at 127.0.0.1"
+            ));
+        }
         let mut tolerated = Vec::new();
         for text in &file.cluster.tolerate {
             match text.parse() {
@@ -162,6 +178,7 @@ impl Settings {
             return Err(ConfigError(errors));
         }
         Ok(Self {
+            listen,
             port: shared.port.or(file.port).unwrap_or(PORT),
             log_format: shared.places.log_format.or(file.log_format).unwrap_or_default(),
             log_filter: shared
@@ -181,6 +198,7 @@ impl Settings {
             tolerated,
             rules,
             file: shared.places.config.clone(),
+            tokens,
             shared: shared.clone(),
             data,
             views,
@@ -203,7 +221,7 @@ impl Settings {
     pub(crate) fn reread(&self) -> Result<Rules, ConfigError> {
         let file = File::read(self.file.as_deref()).map_err(|error| ConfigError(vec![error]))?;
         let mut errors = Vec::new();
-        let rules = rules(&self.shared, &file, &mut errors);
+        let rules = rules(&self.shared, &file, self.tokens.as_deref(), &mut errors);
         if errors.is_empty() { Ok(rules) } else { Err(ConfigError(errors)) }
     }
 }
@@ -227,7 +245,7 @@ fn elastic(shared: &Shared, file: &ElasticFile, errors: &mut Vec<String>) -> Ela
     Elastic::new(version, image, kibana).unwrap_or_default()
 }
 
-fn rules(shared: &Shared, file: &File, errors: &mut Vec<String>) -> Rules {
+fn rules(shared: &Shared, file: &File, tokens: Option<&Path>, errors: &mut Vec<String>) -> Rules {
     let mut hosts = Vec::new();
     let mut add = |key: &str, names: &[String], private: bool| {
         for name in names {
@@ -252,7 +270,14 @@ fn rules(shared: &Shared, file: &File, errors: &mut Vec<String>) -> Rules {
         quotas.insert(Tenant::new(name), quota.amounts(&format!("quota.tenants.{name}"), errors));
     }
     let quota = file.quota.default.amounts("quota.default", errors);
-    Rules { quota, quotas, gitlab }
+    let mut accepted = None;
+    if let Some(path) = tokens {
+        match Tokens::read(path) {
+            Ok(read) => accepted = Some(read),
+            Err(wrong) => errors.extend(wrong),
+        }
+    }
+    Rules { quota, quotas, gitlab, tokens: accepted }
 }
 
 #[cfg(test)]
@@ -284,6 +309,22 @@ mod tests {
         assert_eq!((settings.port, settings.data.as_path()), (0, Path::new("/d")));
         assert_eq!((settings.limits.in_flight, settings.connections), (3, CONNECTIONS));
         assert_eq!(settings.log, Path::new("/d/views/deployment.log"));
+    }
+
+    #[test]
+    fn beyond_loopback_nobody_listens_without_tokens() {
+        let error = with_file("listen = \"0.0.0.0\"", &[]).expect_err("refused").to_string();
+        assert!(error.contains("listen:") && error.contains("--tokens"), "{error}");
+        assert!(with_file("", &["--listen", "127.0.0.2"]).is_ok());
+        let directory = tempfile::tempdir().expect("a directory");
+        let tokens = directory.path().join("tokens.toml");
+        std::fs::write(&tokens, "").expect("written");
+        let path = tokens.to_str().expect("UTF-8");
+        let error = with_file("", &["--listen", "::", "--tokens", path]).expect_err("refused").to_string();
+        assert!(error.contains("holds no token"), "{error}");
+        std::fs::write(&tokens, crate::auth::issue("ops", None).expect("a good name").1).expect("written");
+        let settings = with_file("", &["--listen", "::", "--tokens", path]).expect("safe");
+        assert!(settings.rules.tokens.is_some());
     }
 
     #[test]

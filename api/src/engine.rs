@@ -1,6 +1,6 @@
 //! An engine behind HTTP, from the open port to the closed store: what `serve` and `dev` have in common.
 
-use std::{io::Write as _, net::Ipv4Addr, path::Path, process::ExitCode, sync::Arc};
+use std::{io::Write as _, net::SocketAddr, path::Path, process::ExitCode, sync::Arc};
 
 use anyhow::Context as _;
 use cairn_engine::{
@@ -38,10 +38,12 @@ const PORT_FILE: &str = "cairn.port";
 /// If the port is taken, the journal cannot be opened, or it stopped after a failed write.
 pub(crate) async fn run(settings: Settings, testing: Testing, cluster: Cluster) -> anyhow::Result<ExitCode> {
     let mut signals = Signals::new().context("signals cannot be received")?;
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, settings.port))
+    let (listen, wanted) = (settings.listen, settings.port);
+    let listener = TcpListener::bind((listen, wanted))
         .await
-        .with_context(|| format!("port {} of 127.0.0.1 cannot be used: choose another --port, or 0", settings.port))?;
-    let port = listener.local_addr()?.port();
+        .with_context(|| format!("port {wanted} of {listen} cannot be used: choose another --port, or 0"))?;
+    let address = listener.local_addr()?;
+    let port = address.port();
     let app = Arc::new(App::new(
         settings.rules.clone(),
         settings.elastic.clone(),
@@ -51,7 +53,7 @@ pub(crate) async fn run(settings: Settings, testing: Testing, cluster: Cluster) 
     // The port is open before recovery: whoever asks hears 503 instead of nothing.
     let serving =
         tokio::spawn(server::serve(listener, routes::router(Arc::clone(&app)), connections, app.stopping.clone()));
-    announce(port, settings.log_format);
+    announce(address, settings.log_format);
     let opened = tokio::select! {
         opened = open(&settings, &testing, cluster, app.gitlab.clone()) => opened,
         () = signals.end() => {
@@ -104,7 +106,7 @@ async fn watch(
                 Asked::End => return shutdown::drain(app, engine, settings, signals).await,
                 Asked::Reread => match settings.reread() {
                     Ok(rules) => {
-                        tracing::info!("quotas and GitLab hosts are read again, and in force");
+                        tracing::info!("quotas, GitLab hosts and tokens are read again, and in force");
                         app.set_rules(rules);
                     }
                     Err(error) => tracing::error!(%error, "the settings are wrong: those before stay in force"),
@@ -206,8 +208,8 @@ fn definitions(settings: &Settings, testing: &Testing, cluster: Cluster, gitlab:
 }
 
 /// Says where it listens, where a script can read it.
-pub(crate) fn announce(port: u16, format: LogFormat) {
-    let url = format!("http://127.0.0.1:{port}");
+pub(crate) fn announce(address: SocketAddr, format: LogFormat) {
+    let url = format!("http://{address}");
     let line = match format {
         LogFormat::Human => format!("listening on {url}"),
         LogFormat::Json => serde_json::json!({ "listening": url }).to_string(),

@@ -1,6 +1,7 @@
 //! The program `cairn`: arguments, run, exit code.
 
 mod app;
+mod auth;
 mod cluster;
 mod command;
 mod config;

@@ -35,6 +35,7 @@ pub(crate) struct Problem {
     detail: String,
     retry_after: Option<Duration>,
     close: bool,
+    asks_for_token: bool,
     more: Map<String, Value>,
 }
 
@@ -50,7 +51,16 @@ struct Body<'a> {
 
 impl Problem {
     fn new(status: StatusCode, kind: &'static str, title: &'static str, detail: impl Into<String>) -> Self {
-        Self { status, kind, title, detail: detail.into(), retry_after: None, close: false, more: Map::new() }
+        Self {
+            status,
+            kind,
+            title,
+            detail: detail.into(),
+            retry_after: None,
+            close: false,
+            asks_for_token: false,
+            more: Map::new(),
+        }
     }
 
     fn with(mut self, name: &str, value: Value) -> Self {
@@ -119,6 +129,30 @@ impl Problem {
     /// The request was made for another host, or by a page of another site: a browser is being used against its owner.
     pub(crate) fn foreign(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::FORBIDDEN, "foreign-origin", "Only for this machine", detail)
+    }
+
+    /// Nobody who is known here. What was sent instead of a token is not told.
+    pub(crate) fn unauthenticated() -> Self {
+        let detail = "send a token that is known here: `Authorization: Bearer TOKEN`";
+        let problem = Self::new(StatusCode::UNAUTHORIZED, "unauthenticated", "Who is asking?", detail);
+        Self { asks_for_token: true, ..problem }
+    }
+
+    /// Only for those who run this installation.
+    pub(crate) fn operators_only() -> Self {
+        let detail = "this is for operators: it has what is other tenants'";
+        Self::new(StatusCode::FORBIDDEN, "operators-only", "Only for operators", detail)
+    }
+
+    /// The token is another tenant's.
+    pub(crate) fn other_tenant(own: &str) -> Self {
+        let detail = format!("this token is for {own}: `user` has to be {own}");
+        Self::new(StatusCode::FORBIDDEN, "other-tenant", "Another tenant's", detail)
+    }
+
+    /// There is no such workflow, or it is another's: both look the same.
+    pub(crate) fn no_such_workflow(workflow: WorkflowId) -> Self {
+        Self::not_found(format!("there is no workflow {workflow}"))
     }
 
     /// Recovery has not ended: nothing is accepted and nothing is answered from a journal that is not read yet.
@@ -210,6 +244,9 @@ impl IntoResponse for Problem {
         if let Some(delay) = self.retry_after {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(delay.as_secs().max(1)));
         }
+        if self.asks_for_token {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"cairn\""));
+        }
         if self.close {
             headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
@@ -288,7 +325,7 @@ impl From<Refusal> for Problem {
 impl From<ControlError> for Problem {
     fn from(error: ControlError) -> Self {
         match error {
-            ControlError::NotFound { workflow } => Self::not_found(format!("there is no workflow {workflow}")),
+            ControlError::NotFound { workflow } => Self::no_such_workflow(workflow),
             ControlError::NotNow { workflow, illegal } => {
                 let detail = format!("workflow {workflow}: {illegal}");
                 Self::new(StatusCode::CONFLICT, "not-now", "Not now", detail).about(workflow)

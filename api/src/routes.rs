@@ -19,14 +19,14 @@ use axum::{
     response::{IntoResponse as _, Response},
     routing::{get, post},
 };
-use http::{HeaderValue, Method, Uri, header};
+use http::{HeaderMap, HeaderValue, Method, Uri, header};
 use tower_http::{
     catch_panic::CatchPanicLayer,
     request_id::{MakeRequestUuid, PropagateRequestIdLayer, SetRequestIdLayer},
     trace::TraceLayer,
 };
 
-use crate::{app::App, problem::Problem};
+use crate::{app::App, auth::Caller, problem::Problem};
 
 /// What routes share.
 pub(crate) type Shared = State<Arc<App>>;
@@ -35,6 +35,9 @@ pub(crate) type Shared = State<Arc<App>>;
 const REQUEST_ID: &str = "x-request-id";
 /// The longest such name that is taken over from a client.
 const REQUEST_ID_BYTES_MAX: usize = 128;
+
+/// What is answered without a token: a kubelet asks for it, and has none.
+const PUBLIC: [&str; 2] = ["/healthz", "/readyz"];
 
 /// All routes.
 pub(crate) fn router(app: Arc<App>) -> Router {
@@ -58,7 +61,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/readyz", get(health::ready))
         .fallback(no_such_path)
         .method_not_allowed_fallback(wrong_method)
-        .layer(middleware::from_fn(local_only))
+        .layer(middleware::from_fn_with_state(Arc::clone(&app), admitted))
         .layer(middleware::from_fn(audit))
         .layer(CatchPanicLayer::custom(panicked))
         .layer(TraceLayer::new_for_http().make_span_with(span).on_failure(()))
@@ -76,23 +79,49 @@ async fn recovered(State(app): Shared, request: Request, next: Next) -> Response
     }
 }
 
-/// A page of another site must not act through its visitor's browser: neither from its own origin, nor under a name of
-/// its own that it makes point here.
-async fn local_only(request: Request, next: Next) -> Response {
-    let headers = request.headers();
-    if let Some(host) = headers.get(header::HOST)
+/// Finds out who asks, and lets nobody else in; whether the process lives and can work is everybody's to know.
+async fn admitted(State(app): Shared, mut request: Request, next: Next) -> Response {
+    let rules = app.rules();
+    let caller = match &rules.tokens {
+        None => match local_only(request.headers(), true) {
+            Ok(()) => Some(Caller::local()),
+            Err(problem) => return problem.into_response(),
+        },
+        // A browser sends no token by itself: under which name it has found us does not matter.
+        Some(tokens) => match (local_only(request.headers(), false), tokens.caller(request.headers())) {
+            (Err(problem), _) => return problem.into_response(),
+            (Ok(()), caller) => caller,
+        },
+    };
+    let is_public = PUBLIC.contains(&request.uri().path());
+    if caller.is_none() && !is_public {
+        return Problem::unauthenticated().into_response();
+    }
+    let Some(caller) = caller else { return next.run(request).await };
+    request.extensions_mut().insert(caller.clone());
+    let mut response = next.run(request).await;
+    // For the log of changes.
+    response.extensions_mut().insert(caller);
+    response
+}
+
+/// A page of another site must not act through its visitor's browser: neither from its own origin, nor, where the port
+/// alone lets in, under a name of its own that it makes point here.
+fn local_only(headers: &HeaderMap, port_lets_in: bool) -> Result<(), Problem> {
+    if port_lets_in
+        && let Some(host) = headers.get(header::HOST)
         && !host.to_str().is_ok_and(is_loopback)
     {
-        return Problem::foreign("the header `Host` names another machine: use localhost or 127.0.0.1").into_response();
+        return Err(Problem::foreign("the header `Host` names another machine: use localhost or 127.0.0.1"));
     }
     if let Some(origin) = headers.get(header::ORIGIN) {
         let local =
             origin.to_str().ok().and_then(|origin| origin.split_once("://")).is_some_and(|(_, host)| is_loopback(host));
         if !local {
-            return Problem::foreign("the header `Origin` names another site").into_response();
+            return Err(Problem::foreign("the header `Origin` names another site"));
         }
     }
-    next.run(request).await
+    Ok(())
 }
 
 /// Whether this `HOST` or `HOST:PORT` is a name of the loopback interface.
@@ -117,7 +146,8 @@ async fn audit(request: Request, next: Next) -> Response {
     let status = response.status().as_u16();
     let location = response.headers().get(header::LOCATION).and_then(|at| at.to_str().ok());
     let millis = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
-    tracing::info!(who = "local", %method, path, status, location, millis, request = id, "asked");
+    let who = response.extensions().get::<Caller>().map_or("nobody", Caller::name);
+    tracing::info!(who, %method, path, status, location, millis, request = id, "asked");
     response
 }
 

@@ -1,6 +1,6 @@
-//! The command line, as it stays: `cairn serve|dev|demo|sandbox|doctor|views`.
+//! The command line, as it stays: `cairn serve|dev|demo|sandbox|doctor|token|views`.
 
-use std::{path::PathBuf, time::Duration};
+use std::{net::IpAddr, path::PathBuf, time::Duration};
 
 use cairn_steps::report::STATUSES;
 use clap::{Args as ClapArgs, Parser, Subcommand};
@@ -44,7 +44,9 @@ pub(crate) enum Command {
     #[command(
         after_help = "Examples:\n  cairn demo\n  cairn demo --exit --crash-at gitlab_pulled\n  cairn demo --exit --fail-at k8s_applied",
         mut_arg("data", |arg| arg.help("Where the journal is kept [default: a new temporary directory, which stays]")),
-        mut_arg("port", |arg| arg.help("The port on 127.0.0.1; 0 picks a free one and prints it [default: 8080 if it is free, else any]"))
+        mut_arg("port", |arg| arg.help("The port on 127.0.0.1; 0 picks a free one and prints it [default: 8080 if it is free, else any]")),
+        mut_arg("listen", |arg| arg.hide(true)),
+        mut_arg("tokens", |arg| arg.hide(true))
     )]
     Demo(Box<DemoArgs>),
     /// Run the sandbox cluster alone, for engines elsewhere.
@@ -55,6 +57,11 @@ pub(crate) enum Command {
         after_help = "Examples:\n  cairn doctor --kubeconfig ~/.kube/config\n  cairn doctor --kubeconfig ~/.kube/config --json | jq '.findings[] | select(.verdict == \"missing\")'\n  cairn doctor --role | kubectl apply -f -\n\nExit codes: 0 nothing is missing (something may be doubtful), 1 something is missing, 2 wrong use."
     )]
     Doctor(Box<DoctorArgs>),
+    /// Make a token for --tokens: it is printed once, and its entry for the file, which holds only its hash.
+    #[command(
+        after_help = "Examples:\n  cairn token --name acme-ci --user acme >> tokens.toml\n  cairn token --name ops --operator >> tokens.toml\n\nThe entry goes to standard output, the token to standard error."
+    )]
+    Token(TokenArgs),
     /// Look after the views of the journal.
     Views {
         #[command(subcommand)]
@@ -98,7 +105,13 @@ pub(crate) struct Places {
 pub(crate) struct Shared {
     #[command(flatten)]
     pub(crate) places: Places,
-    /// The port on 127.0.0.1; 0 picks a free one and prints it [default: 8080]
+    /// The address to listen at; beyond loopback only with --tokens [default: 127.0.0.1]
+    #[arg(long, value_name = "IP", env = "CAIRN_LISTEN")]
+    pub(crate) listen: Option<IpAddr>,
+    /// A file with the tokens that are accepted, as `cairn token` makes them; read again on SIGHUP
+    #[arg(long, value_name = "FILE", env = "CAIRN_TOKENS")]
+    pub(crate) tokens: Option<PathBuf>,
+    /// The port; 0 picks a free one and prints it [default: 8080]
     #[arg(long, value_name = "N", env = "CAIRN_PORT")]
     pub(crate) port: Option<u16>,
     /// How long attempts in hand may take at the end [default: 10s]
@@ -176,6 +189,20 @@ pub(crate) struct DoctorArgs {
     /// Look at nothing, and print the ClusterRole that cairn needs
     #[arg(long)]
     pub(crate) role: bool,
+}
+
+/// `cairn token`
+#[derive(Debug, Clone, ClapArgs)]
+pub(crate) struct TokenArgs {
+    /// What it is called in the log of changes and in the journal
+    #[arg(long, value_name = "NAME")]
+    pub(crate) name: String,
+    /// The tenant that it is for: it sees and changes nothing else
+    #[arg(long, value_name = "TENANT", required_unless_present = "operator", conflicts_with = "operator")]
+    pub(crate) user: Option<String>,
+    /// It is for an operator, who sees and changes everything
+    #[arg(long)]
+    pub(crate) operator: bool,
 }
 
 /// `cairn dev`

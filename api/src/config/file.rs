@@ -1,6 +1,10 @@
 //! The file of `--config`: TOML, every key optional, none unknown.
 
-use std::{collections::BTreeMap, path::Path, path::PathBuf};
+use std::{
+    collections::BTreeMap,
+    net::IpAddr,
+    path::{Path, PathBuf},
+};
 
 use cairn_engine::{Amounts, ResourceName};
 use cairn_steps::{cluster::rollout::RolloutRules, quantity::Quantity};
@@ -14,7 +18,9 @@ use crate::telemetry::LogFormat;
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct File {
     pub(crate) data: Option<PathBuf>,
+    pub(crate) listen: Option<IpAddr>,
     pub(crate) port: Option<u16>,
+    pub(crate) tokens: Option<PathBuf>,
     pub(crate) log_format: Option<LogFormat>,
     pub(crate) log_filter: Option<String>,
     pub(crate) views: Option<PathBuf>,

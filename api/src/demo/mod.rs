@@ -46,6 +46,9 @@ pub(crate) async fn run(args: DemoArgs) -> anyhow::Result<ExitCode> {
     let shared = Shared { places, ..args.shared.clone() };
     // Wrong settings are told here, not in the log of a process that nobody sees.
     let settings = Settings::new(&shared)?;
+    if settings.rules.tokens.is_some() || !settings.listen.is_loopback() {
+        anyhow::bail!("tokens, listen: the demo is for this machine alone: start it without");
+    }
     telemetry::start(settings.log_format, "warn")?;
     let sandbox = RunningSandbox::start(&settings.data, 0, &args.cluster).await?;
     let launch = Launch::new(&shared, &settings, &format!("http://{}", sandbox.address))?;

@@ -24,9 +24,10 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::{Shared, control::local, workflow::WorkflowView};
+use super::{Shared, workflow::WorkflowView};
 use crate::{
     app::App,
+    auth::Caller,
     engine::CREATE,
     extract::{self, Params},
     problem::Problem,
@@ -46,6 +47,7 @@ struct Created {
 /// `POST /clusters?wait=30s&dry_run=true`
 pub(crate) async fn create(
     State(app): Shared,
+    caller: Caller,
     headers: HeaderMap,
     mut params: Params,
     body: Body,
@@ -58,6 +60,7 @@ pub(crate) async fn create(
     let rules = app.rules();
     let request = parse(&body, &app.gitlab)?;
     let tenant = Tenant::new(request.user.as_str());
+    caller.must_be(&tenant)?;
     let service = Service::new(request.service_name.as_str());
     let quota = rules.quota(&tenant);
     if dry_run {
@@ -71,7 +74,7 @@ pub(crate) async fn create(
         input,
         key,
         body_hash: Hash(*blake3::hash(&body).as_bytes()),
-        who: local(),
+        who: caller.who(),
         holds: holds(&request),
         quota,
         on_failure: match request.on_failure {

@@ -22,6 +22,7 @@ use http::{HeaderMap, StatusCode};
 use super::Shared;
 use crate::{
     app::App,
+    auth::Caller,
     extract::{Params, Workflow},
     problem::Problem,
 };
@@ -34,6 +35,7 @@ const RETRY: Duration = Duration::from_secs(1);
 /// `GET /workflows/{id}/events`
 pub(crate) async fn of_workflow(
     State(app): Shared,
+    caller: Caller,
     Workflow(id): Workflow,
     headers: HeaderMap,
     mut params: Params,
@@ -49,9 +51,9 @@ pub(crate) async fn of_workflow(
             Sequence(read.ok_or_else(wrong)?)
         }
     };
-    let engine = app.engine()?.clone();
+    let engine = app.engine_for(&caller, id).await?.clone();
     let entries = engine.entries(id).await?;
-    let Some(last) = entries.last() else { return Err(Problem::not_found(format!("there is no workflow {id}"))) };
+    let Some(last) = entries.last() else { return Err(Problem::no_such_workflow(id)) };
     if seen > last.sequence {
         let message = format!("is beyond the last entry, {}: it is of another stream", last.sequence);
         return Err(Problem::invalid(&[FieldError::new("Last-Event-ID", message)]));

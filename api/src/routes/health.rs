@@ -1,14 +1,14 @@
 //! Whether the process lives, and whether it can work.
 
 use axum::{
-    Json,
+    Extension, Json,
     extract::State,
     response::{IntoResponse as _, Response},
 };
 use serde_json::{Value, json};
 
 use super::Shared;
-use crate::problem::Problem;
+use crate::{auth::Caller, problem::Problem};
 
 /// `GET /healthz`: the process lives.
 pub(crate) async fn alive() -> Json<Value> {
@@ -16,9 +16,13 @@ pub(crate) async fn alive() -> Json<Value> {
 }
 
 /// `GET /readyz`: recovery is done, the journal can be written, the cluster can be reached; says which is not.
-pub(crate) async fn ready(State(app): Shared) -> Response {
+///
+/// Whoever has not said who he is hears which, and not why: that may be the operator's business.
+pub(crate) async fn ready(State(app): Shared, caller: Option<Extension<Caller>>) -> Response {
+    let known = caller.is_some_and(|Extension(caller)| caller.must_be_operator().is_ok());
     let check = |answer: Result<(), String>| match answer {
         Ok(()) => json!({ "ok": true }),
+        Err(_) if !known => json!({ "ok": false }),
         Err(why) => json!({ "ok": false, "detail": why }),
     };
     let (recovery, journal, health) = match app.engine() {
@@ -44,7 +48,7 @@ pub(crate) async fn ready(State(app): Shared) -> Response {
     if !failing_names.is_empty() {
         return Problem::not_ready(&checks, &failing_names).into_response();
     }
-    let health = health.map(|health| {
+    let health = health.filter(|_| known).map(|health| {
         // They stop nobody else, so they do not make the engine unready; but somebody should look.
         let left_alone: Vec<Value> = health
             .unrecoverable

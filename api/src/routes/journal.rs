@@ -16,6 +16,7 @@ use serde::Serialize;
 
 use super::Shared;
 use crate::{
+    auth::Caller,
     extract::{Params, Workflow},
     problem::Problem,
 };
@@ -26,6 +27,7 @@ const BATCH: usize = 64;
 /// `GET /workflows/{id}/journal`: its entries in order, each with its hash; `?format=ndjson` gives one a line.
 pub(crate) async fn of_workflow(
     State(app): Shared,
+    caller: Caller,
     Workflow(id): Workflow,
     mut params: Params,
 ) -> Result<Response, Problem> {
@@ -35,9 +37,9 @@ pub(crate) async fn of_workflow(
         _ => Err("is `json` or `ndjson`"),
     });
     params.finish()?;
-    let entries = app.engine()?.entries(id).await?;
+    let entries = app.engine_for(&caller, id).await?.entries(id).await?;
     if entries.is_empty() {
-        return Err(Problem::not_found(format!("there is no workflow {id}")));
+        return Err(Problem::no_such_workflow(id));
     }
     if !lines.unwrap_or(false) {
         return Ok(Json(entries).into_response());
@@ -48,9 +50,10 @@ pub(crate) async fn of_workflow(
 /// `GET /journal?after=N`: every commit after number N with its entries, one a line, up to the last one there is now.
 ///
 /// It ends early, in the middle of the transfer, if the journal cannot be read: what arrived is then no whole journal.
-pub(crate) async fn all(State(app): Shared, mut params: Params) -> Result<Response, Problem> {
+pub(crate) async fn all(State(app): Shared, caller: Caller, mut params: Params) -> Result<Response, Problem> {
     let after = params.number("after", 0, u64::MAX).unwrap_or(0);
     params.finish()?;
+    caller.must_be_operator()?;
     let engine = app.engine()?.clone();
     let until = *engine.commits().borrow();
     let batches = stream::try_unfold(CommitNumber(after), move |at| {

@@ -5,6 +5,7 @@ use cairn_steps::records::{DeploymentStatus, TenantContainer};
 
 use super::Shared;
 use crate::{
+    auth::Caller,
     extract::{Named, Params},
     problem::Problem,
 };
@@ -12,10 +13,12 @@ use crate::{
 /// `GET /deployments?user=&service_name=`: filtered by either, both or none.
 pub(crate) async fn deployments(
     State(app): Shared,
+    caller: Caller,
     mut params: Params,
 ) -> Result<Json<Vec<DeploymentStatus>>, Problem> {
     let (tenant, service) = (params.tenant(), params.service());
     params.finish()?;
+    let Ok(tenant) = caller.narrow(tenant) else { return Ok(Json(Vec::new())) };
     let records = app
         .engine()?
         .read(move |store| match (tenant, &service) {
@@ -31,9 +34,16 @@ pub(crate) async fn deployments(
 }
 
 /// `GET /tenant/containers/{user}/{service}`: 404 once it is rolled back or deleted.
-pub(crate) async fn tenant_container(State(app): Shared, named: Named) -> Result<Json<TenantContainer>, Problem> {
+pub(crate) async fn tenant_container(
+    State(app): Shared,
+    caller: Caller,
+    named: Named,
+) -> Result<Json<TenantContainer>, Problem> {
     let Named { tenant, service } = named;
     let absent = Problem::not_found(format!("{tenant} has no service {service}"));
+    if !caller.sees(&tenant) {
+        return Err(absent);
+    }
     let record = app.engine()?.read(move |store| store.service(&tenant, &service)).await?;
     record.as_ref().and_then(TenantContainer::of).map(Json).ok_or(absent)
 }

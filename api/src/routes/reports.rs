@@ -10,6 +10,7 @@ use cairn_steps::report::{Counts, Report, reports};
 use super::Shared;
 use crate::{
     app::App,
+    auth::Caller,
     extract::{Named, Params},
     problem::Problem,
 };
@@ -18,18 +19,31 @@ use crate::{
 const PAGE: usize = 256;
 
 /// `GET /deployment/reports/{user}/{service}`: every report of that cluster, oldest first, across its workflows.
-pub(crate) async fn list(State(app): Shared, named: Named, params: Params) -> Result<Json<Vec<Report>>, Problem> {
+pub(crate) async fn list(
+    State(app): Shared,
+    caller: Caller,
+    named: Named,
+    params: Params,
+) -> Result<Json<Vec<Report>>, Problem> {
     params.finish()?;
-    Ok(Json(read(&app, named).await?))
+    Ok(Json(read(&app, &caller, named).await?))
 }
 
 /// `GET /deployment/reports/{user}/{service}/stats`
-pub(crate) async fn stats(State(app): Shared, named: Named, params: Params) -> Result<Json<Counts>, Problem> {
+pub(crate) async fn stats(
+    State(app): Shared,
+    caller: Caller,
+    named: Named,
+    params: Params,
+) -> Result<Json<Counts>, Problem> {
     params.finish()?;
-    Ok(Json(Counts::of(&read(&app, named).await?)))
+    Ok(Json(Counts::of(&read(&app, &caller, named).await?)))
 }
 
-async fn read(app: &App, named: Named) -> Result<Vec<Report>, Problem> {
+async fn read(app: &App, caller: &Caller, named: Named) -> Result<Vec<Report>, Problem> {
+    if !caller.sees(&named.tenant) {
+        return Ok(Vec::new());
+    }
     Ok(app.engine()?.read(move |store| of_service(store, &named.tenant, &named.service)).await?)
 }
 

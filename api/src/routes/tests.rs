@@ -18,6 +18,9 @@ use serde_json::{Value, json};
 use tower::ServiceExt as _;
 
 use super::*;
+
+mod roles;
+
 use crate::{
     cluster::ClusterCheck,
     config::{Places, Rules, Settings, Shared as Flags},

@@ -12,6 +12,7 @@ use serde::Serialize;
 
 use super::{Shared, workflow::WorkflowView};
 use crate::{
+    auth::{Caller, Unseen},
     extract::{Params, Workflow},
     problem::Problem,
 };
@@ -40,8 +41,8 @@ struct Filter {
 }
 
 /// `GET /workflows?user=&service_name=&status=&kind=&after=&limit=`
-pub(crate) async fn list(State(app): Shared, mut params: Params) -> Result<Json<Page>, Problem> {
-    let filter = Filter {
+pub(crate) async fn list(State(app): Shared, caller: Caller, mut params: Params) -> Result<Json<Page>, Problem> {
+    let mut filter = Filter {
         tenant: params.tenant(),
         service: params.service(),
         status: params.take("status", |text| {
@@ -58,6 +59,10 @@ pub(crate) async fn list(State(app): Shared, mut params: Params) -> Result<Json<
         limit: params.number("limit", 1, PAGE_MAX).unwrap_or(PAGE),
     };
     params.finish()?;
+    match caller.narrow(filter.tenant.take()) {
+        Ok(tenant) => filter.tenant = tenant,
+        Err(Unseen) => return Ok(Json(Page { workflows: Vec::new(), next: None })),
+    }
     let now = app.now();
     Ok(Json(app.engine()?.read(move |store| page(store, &filter, now)).await?))
 }
@@ -65,12 +70,13 @@ pub(crate) async fn list(State(app): Shared, mut params: Params) -> Result<Json<
 /// `GET /workflows/{id}`
 pub(crate) async fn one(
     State(app): Shared,
+    caller: Caller,
     Workflow(id): Workflow,
     params: Params,
 ) -> Result<Json<WorkflowView>, Problem> {
     params.finish()?;
-    let state = app.engine()?.state(id).await?;
-    let state = state.ok_or_else(|| Problem::not_found(format!("there is no workflow {id}")))?;
+    let state = app.engine_for(&caller, id).await?.state(id).await?;
+    let state = state.ok_or_else(|| Problem::no_such_workflow(id))?;
     Ok(Json(WorkflowView::of(&state, app.now())))
 }
 
