@@ -3,6 +3,7 @@
 //!
 //! The sandbox notes each request as role based access control sees it: group, resource, subresource, verb.
 
+mod deploy;
 mod doctor;
 
 use std::collections::BTreeSet;
