@@ -178,8 +178,9 @@ struct Inner {
     gauges: Arc<Gauges>,
     shutting_down: AtomicBool,
     closed: watch::Sender<bool>,
-    /// Executor and writer: they end first.
-    core: Mutex<Vec<JoinHandle<()>>>,
+    executing: Mutex<Vec<JoinHandle<()>>>,
+    /// Ends when the writer has.
+    writing: Mutex<Option<oneshot::Receiver<()>>>,
     projectors: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -198,7 +199,8 @@ impl Engine {
             .await
             .unwrap_or(Err(StoreError::Stopped))?;
         let clock = Arc::new(SteadyClock::starting_at(clock.now().max(last)));
-        let (writer, writing) = Writer::start(Arc::clone(&store), Arc::clone(&clock), limits.queue);
+        let started = Writer::start(Arc::clone(&store), Arc::clone(&clock), limits.queue);
+        let (writer, writing) = started.map_err(|error| OpenError::Stopped { why: format!("no thread: {error}") })?;
         let recovered = recovery::recover(&store, &definitions, &writer, &watchers, &clock).await?;
         let (events, waiting) = mpsc::unbounded_channel();
         let parts = executor::Parts {
@@ -229,7 +231,8 @@ impl Engine {
             gauges,
             shutting_down: AtomicBool::new(false),
             closed: watch::channel(false).0,
-            core: Mutex::new(vec![executing, writing]),
+            executing: Mutex::new(vec![executing]),
+            writing: Mutex::new(Some(writing)),
             projectors: Mutex::default(),
         };
         Ok(Self { inner: Arc::new(inner) })
@@ -498,7 +501,12 @@ impl Engine {
         }
         // The writer ends when nobody can append any more.
         drop(self.inner.writer.lock().unwrap_or_else(PoisonError::into_inner).take());
-        ended(&self.inner.core).await;
+        ended(&self.inner.executing).await;
+        let writing = self.inner.writing.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(writing) = writing {
+            // Nothing is ever sent: it is dropped.
+            let _ = writing.await;
+        }
         // What the writer wrote last is there for the views to take in.
         self.inner.closed.send_replace(true);
         ended(&self.inner.projectors).await;

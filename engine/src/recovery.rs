@@ -17,7 +17,7 @@ use crate::{
     fact::{Amounts, Fact},
     handle::{OpenError, Watchers},
     ids::WorkflowId,
-    journal::writer::{AppendError, Reply, Writer},
+    journal::writer::{AppendError, Reply, Request, Writer},
     state::{WorkflowState, fold},
     store::{Append, Store, StoreError},
 };
@@ -101,6 +101,6 @@ fn park(state: WorkflowState, store: &Arc<dyn Store>, writer: &Writer) -> Parkin
     };
     let (reply, answer) = oneshot::channel();
     let reply: Reply = Box::new(move |answer| drop(reply.send(answer)));
-    writer.append(append, reply);
+    writer.append(vec![Request { append, reply }]);
     (state, answer)
 }

@@ -34,7 +34,7 @@ use crate::{
     fact::Fact,
     handle::{ControlError, Watchers},
     ids::{FencingToken, StepName, Timestamp, WorkflowId},
-    journal::writer::{AppendError, Writer},
+    journal::writer::{AppendError, Request, Writer},
     state::{Phase, WorkflowState},
     step::StepContext,
     store::{Append, Refusal},
@@ -50,6 +50,8 @@ pub(crate) use plan::needs_definition;
 
 /// The longest that the executor sleeps when nothing is due.
 const SLEEP_MAX: Duration = Duration::from_secs(30);
+/// So many events are taken at once; what they lead to is appended together.
+const ROUND_EVENTS_MAX: usize = 256;
 
 /// What the executor is told.
 pub(crate) enum Event {
@@ -102,6 +104,7 @@ pub(crate) fn start(
         turns,
         timers: BinaryHeap::new(),
         next_turn: 0,
+        appends: Vec::new(),
         closing: None,
     };
     let writer = executor.parts.writer.clone();
@@ -121,6 +124,8 @@ struct Executor {
     turns: Turns,
     timers: BinaryHeap<Reverse<(Timestamp, WorkflowId)>>,
     next_turn: u64,
+    /// What this round has come to so far.
+    appends: Vec<Request>,
     closing: Option<Closing>,
 }
 
@@ -132,20 +137,25 @@ struct Closing {
 impl Executor {
     async fn run(mut self, mut events: mpsc::UnboundedReceiver<Event>) {
         let mut stopped = self.parts.writer.stopped();
-        loop {
+        let mut round = Vec::new();
+        'rounds: loop {
             let wake = self.wake();
             tokio::select! {
                 biased;
                 // After a failed write or sync nothing more is done.
                 _ = stopped.wait_for(Option::is_some) => break,
-                event = events.recv() => match event {
-                    Some(event) => self.on(event),
-                    None => break,
-                },
+                received = events.recv_many(&mut round, ROUND_EVENTS_MAX) => if received == 0 { break },
                 () = tokio::time::sleep_until(wake) => {}
             }
-            // After each event, not only after a sleep: a steady stream of events must not keep anybody waiting.
+            for event in round.drain(..) {
+                if stopped.has_changed().unwrap_or(true) {
+                    break 'rounds;
+                }
+                self.on(event);
+            }
+            // After each round, not only after a sleep: a steady stream of events must not keep anybody waiting.
             self.on_time();
+            self.append_all();
             if self.is_closed() {
                 break;
             }
@@ -378,7 +388,14 @@ impl Executor {
         };
         let events = self.events_to.clone();
         let reply = move |answer| drop(events.send(Event::Appended { workflow, answer }));
-        self.parts.writer.append(append, Box::new(reply));
+        self.appends.push(Request { append, reply: Box::new(reply) });
+    }
+
+    /// Hands over what this round has come to.
+    fn append_all(&mut self) {
+        if !self.appends.is_empty() {
+            self.parts.writer.append(std::mem::take(&mut self.appends));
+        }
     }
 
     /// `work` begins as soon as it is this workflow's turn.

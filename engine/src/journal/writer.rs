@@ -1,13 +1,22 @@
 //! Group commit: one writer takes all appends that wait, makes them durable with one sync, answers all.
 //!
+//! - The writer is whoever holds the right to commit: a thread of its own, or who brings an append that is alone.
 //! - An append is answered after the sync that covers it, never before.
 //! - A failed write or sync is never tried again: the writer stops, and every waiter gets an error that means
 //!   *unknown*, not *no*.
 //! - The queue is bounded: who finds it full is told so at once.
 
-use std::sync::Arc;
+use std::{
+    collections::VecDeque,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
 
-use tokio::sync::{mpsc, watch};
+use tokio::{
+    runtime::{Handle, RuntimeFlavor},
+    sync::{oneshot, watch},
+};
 
 use crate::{
     clock::SteadyClock,
@@ -21,6 +30,9 @@ use crate::{
 const GROUP_APPENDS_MAX: usize = 1_024;
 /// The most bytes of inputs and outputs in one commit, but for a single append that is larger: well below a segment.
 const GROUP_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// A commit in place that took longer has kept a thread of the runtime from other work: the next so many are not.
+const SLOW: Duration = Duration::from_millis(5);
+const WARY_FOR: u32 = 256;
 
 /// Why an append was not made durable, or not known to be.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -41,65 +53,248 @@ type Answer = Result<Vec<Entry>, AppendError>;
 /// Called once, with the answer, before anybody else can see it.
 pub(crate) type Reply = Box<dyn FnOnce(Answer) + Send>;
 
-struct Request {
-    append: Append,
-    reply: Reply,
+/// An append, and who wants to know what comes of it.
+pub(crate) struct Request {
+    pub(crate) append: Append,
+    pub(crate) reply: Reply,
 }
 
 /// The way to the writer. It ends when the last of these is dropped.
 #[derive(Clone)]
 pub(crate) struct Writer {
-    queue: mpsc::Sender<Request>,
-    /// Who must not be refused (the executor) waits here; their number is bounded by that of the active workflows.
-    urgent: mpsc::UnboundedSender<Request>,
-    head: watch::Receiver<CommitNumber>,
-    stopped: Arc<watch::Sender<Option<Arc<str>>>>,
+    shared: Arc<Shared>,
+    /// How many requests of clients may wait.
+    queue: usize,
+    here: Here,
+    _open: Arc<Open>,
+}
+
+/// What is committed by who brings it, in place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Here {
+    /// Everything: the runtime has one thread, and on a clock that a test holds still nothing else may wait for a thread.
+    Everything,
+    /// What is alone, while nobody else writes: what it would wait for is the disk either way.
+    WhatIsAlone,
+}
+
+struct Shared {
+    store: Arc<dyn Store>,
+    clock: Arc<SteadyClock>,
+    waiting: Mutex<Waiting>,
+    changed: Condvar,
+    /// Held by who commits.
+    committing: Mutex<Pace>,
+    head: watch::Sender<CommitNumber>,
+    stopped: watch::Sender<Option<Arc<str>>>,
+}
+
+#[derive(Default)]
+struct Waiting {
+    /// Of clients: their number is bounded.
+    clients: VecDeque<Request>,
+    /// Of the executor, which must not be refused: their number is bounded by that of the active workflows.
+    urgent: VecDeque<Request>,
+    closed: bool,
+}
+
+/// How the disk has behaved.
+#[derive(Default)]
+struct Pace {
+    /// So many commits more are left to the writer's own thread.
+    wary: u32,
+}
+
+/// Closes the queue when the last way to the writer is gone.
+struct Open {
+    shared: Arc<Shared>,
+    /// Dropped with it, where there is no thread that says when it has ended.
+    _ended: Option<oneshot::Sender<()>>,
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.shared.lock().closed = true;
+        self.shared.changed.notify_all();
+    }
 }
 
 impl Writer {
-    /// Starts the writer of `store`. `queue` is how many submissions may wait.
+    /// Starts the writer of `store`. `queue` is how many submissions may wait. What comes back ends when the writer has.
+    ///
+    /// # Errors
+    /// If there is no thread to be had.
     pub(crate) fn start(
         store: Arc<dyn Store>,
         clock: Arc<SteadyClock>,
         queue: usize,
-    ) -> (Self, tokio::task::JoinHandle<()>) {
-        let (queue, waiting) = mpsc::channel(queue);
-        let (urgent, urgent_waiting) = mpsc::unbounded_channel();
-        let (head_to, head) = watch::channel(store.head().0);
-        let stopped = Arc::new(watch::channel(None).0);
-        let task = tokio::spawn(write(store, clock, waiting, urgent_waiting, head_to, Arc::clone(&stopped)));
-        (Self { queue, urgent, head, stopped }, task)
+    ) -> std::io::Result<(Self, oneshot::Receiver<()>)> {
+        let here = match Handle::current().runtime_flavor() {
+            RuntimeFlavor::CurrentThread => Here::Everything,
+            _ => Here::WhatIsAlone,
+        };
+        let head = watch::Sender::new(store.head().0);
+        let shared = Arc::new(Shared {
+            store,
+            clock,
+            waiting: Mutex::default(),
+            changed: Condvar::new(),
+            committing: Mutex::default(),
+            head,
+            stopped: watch::Sender::new(None),
+        });
+        let (ended, end) = oneshot::channel();
+        let mut ended = Some(ended);
+        if here == Here::WhatIsAlone {
+            let (shared, ended) = (Arc::clone(&shared), ended.take());
+            let thread = std::thread::Builder::new().name("cairn-writer".to_owned());
+            thread.spawn(move || {
+                while let Some(group) = shared.next_group() {
+                    shared.commit(&mut shared.committing(), group);
+                }
+                drop(ended);
+            })?;
+        }
+        let open = Arc::new(Open { shared: Arc::clone(&shared), _ended: ended });
+        Ok((Self { shared, queue, here, _open: open }, end))
     }
 
     /// Appends on behalf of a client: refused when too many wait.
     pub(crate) fn submit(&self, append: Append, reply: Reply) {
-        match self.queue.try_send(Request { append, reply }) {
-            Ok(()) => {}
-            Err(mpsc::error::TrySendError::Full(request)) => (request.reply)(Err(AppendError::Overloaded)),
-            Err(mpsc::error::TrySendError::Closed(request)) => (request.reply)(Err(self.stopped_error())),
+        let request = Request { append, reply };
+        if self.here == Here::Everything {
+            return self.shared.commit(&mut self.shared.committing(), vec![request]);
         }
+        let mut waiting = self.shared.lock();
+        let refusal = if waiting.closed {
+            self.shared.stopped_error()
+        } else if waiting.clients.len() >= self.queue {
+            AppendError::Overloaded
+        } else {
+            waiting.clients.push_back(request);
+            drop(waiting);
+            return self.shared.changed.notify_one();
+        };
+        drop(waiting);
+        (request.reply)(Err(refusal));
     }
 
-    /// Appends on behalf of a workflow that runs.
-    pub(crate) fn append(&self, append: Append, reply: Reply) {
-        if let Err(mpsc::error::SendError(request)) = self.urgent.send(Request { append, reply }) {
-            (request.reply)(Err(self.stopped_error()));
+    /// Appends on behalf of workflows that run. What has nothing to share a commit with is committed before this returns:
+    /// to wake a thread for it, and to be woken, takes as long as the disk does.
+    pub(crate) fn append(&self, mut requests: Vec<Request>) {
+        if self.here == Here::Everything {
+            while !requests.is_empty() {
+                let rest = requests.split_off(requests.len().min(GROUP_APPENDS_MAX));
+                self.shared.commit(&mut self.shared.committing(), std::mem::replace(&mut requests, rest));
+            }
+            return;
         }
+        if requests.len() == 1
+            && let Ok(mut pace) = self.shared.committing.try_lock()
+        {
+            if pace.wary > 0 {
+                pace.wary -= 1;
+            } else if self.shared.lock().is_empty() {
+                let began = Instant::now();
+                self.shared.commit(&mut pace, requests);
+                if began.elapsed() > SLOW {
+                    pace.wary = WARY_FOR;
+                }
+                return;
+            }
+        }
+        let mut waiting = self.shared.lock();
+        if waiting.closed {
+            drop(waiting);
+            let refuse = |request: Request| (request.reply)(Err(self.shared.stopped_error()));
+            return requests.into_iter().for_each(refuse);
+        }
+        waiting.urgent.extend(requests);
+        drop(waiting);
+        self.shared.changed.notify_one();
     }
 
     /// The last durable commit.
     pub(crate) fn head(&self) -> watch::Receiver<CommitNumber> {
-        self.head.clone()
+        self.shared.head.subscribe()
     }
 
     /// Why the writer has stopped, once it has.
     pub(crate) fn stopped(&self) -> watch::Receiver<Option<Arc<str>>> {
-        self.stopped.subscribe()
+        self.shared.stopped.subscribe()
     }
 
     /// Stops everything, as a failed sync does: this engine can not be relied on any more.
     pub(crate) fn fault(&self, why: &str) {
-        fault(&self.stopped, why.into());
+        fault(&self.shared.stopped, why.into());
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        // Nothing that holds the lock can panic half-way through a change.
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn committing(&self) -> MutexGuard<'_, Pace> {
+        // A panic in the store is caught; a reply does not panic.
+        self.committing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes a group durable, and answers it. Who calls this holds the right to.
+    fn commit(&self, _: &mut Pace, group: Vec<Request>) {
+        let (appends, replies): (Vec<_>, Vec<_>) =
+            group.into_iter().map(|request| (request.append, request.reply)).unzip();
+        // Not borrowed any more when it is stopped.
+        let why = self.stopped.borrow().clone();
+        if let Some(why) = why {
+            return self.stop(why, replies);
+        }
+        // A panic in a store is a fault like any other.
+        let answers = match catch_unwind(AssertUnwindSafe(|| self.store.commit(appends, self.clock.tick()))) {
+            Ok(Ok(answers)) => answers,
+            Ok(Err(error)) => return self.stop(error_text(&error).into(), replies),
+            Err(_) => return self.stop("the store has panicked".into(), replies),
+        };
+        self.head.send_replace(self.store.head().0);
+        for (reply, answer) in replies.into_iter().zip(answers) {
+            reply(answer.map_err(AppendError::Refused));
+        }
+    }
+
+    /// All that waits, within the bounds of a group; `None` once nobody can append any more.
+    fn next_group(&self) -> Option<Vec<Request>> {
+        let mut waiting = self.lock();
+        while waiting.is_empty() {
+            if waiting.closed {
+                return None;
+            }
+            waiting = self.changed.wait(waiting).unwrap_or_else(PoisonError::into_inner);
+        }
+        let (mut bytes, mut group) = (0, Vec::new());
+        while group.len() < GROUP_APPENDS_MAX
+            && let Some(next) = waiting.urgent.front().or(waiting.clients.front())
+        {
+            bytes += size(&next.append);
+            if bytes > GROUP_BYTES_MAX && !group.is_empty() {
+                break;
+            }
+            group.extend(waiting.pop());
+        }
+        Some(group)
+    }
+
+    /// Answers everybody who waits, and lets nobody wait any more.
+    fn stop(&self, why: Arc<str>, replies: Vec<Reply>) {
+        fault(&self.stopped, Arc::clone(&why));
+        let mut waiting = self.lock();
+        waiting.closed = true;
+        let rest: Vec<_> = std::iter::from_fn(|| waiting.pop()).collect();
+        drop(waiting);
+        self.changed.notify_all();
+        for reply in replies.into_iter().chain(rest.into_iter().map(|request| request.reply)) {
+            reply(Err(AppendError::Stopped(Arc::clone(&why))));
+        }
     }
 
     fn stopped_error(&self) -> AppendError {
@@ -107,82 +302,13 @@ impl Writer {
     }
 }
 
-async fn write(
-    store: Arc<dyn Store>,
-    clock: Arc<SteadyClock>,
-    mut queue: mpsc::Receiver<Request>,
-    mut urgent: mpsc::UnboundedReceiver<Request>,
-    head: watch::Sender<CommitNumber>,
-    stopped: Arc<watch::Sender<Option<Arc<str>>>>,
-) {
-    let mut carried = None;
-    while let Some(group) = next_group(&mut queue, &mut urgent, &mut carried).await {
-        let (appends, replies): (Vec<_>, Vec<_>) =
-            group.into_iter().map(|request| (request.append, request.reply)).unzip();
-        let (writing, now) = (Arc::clone(&store), clock.tick());
-        // Not borrowed any more when it is stopped.
-        let why = stopped.borrow().clone();
-        if let Some(why) = why {
-            return stop(why, replies, queue, urgent, &stopped);
-        }
-        // A thread of its own: a sync blocks. A panic in a store is a fault like any other.
-        let answers = match tokio::task::spawn_blocking(move || writing.commit(appends, now)).await {
-            Ok(Ok(answers)) => answers,
-            Ok(Err(error)) => return stop(error_text(&error).into(), replies, queue, urgent, &stopped),
-            Err(panic) => {
-                return stop(format!("the store has panicked: {panic}").into(), replies, queue, urgent, &stopped);
-            }
-        };
-        head.send_replace(store.head().0);
-        for (reply, answer) in replies.into_iter().zip(answers) {
-            reply(answer.map_err(AppendError::Refused));
-        }
+impl Waiting {
+    fn is_empty(&self) -> bool {
+        self.urgent.is_empty() && self.clients.is_empty()
     }
-}
 
-/// All that waits, within the bounds of a group; `None` once nobody can append any more.
-async fn next_group(
-    queue: &mut mpsc::Receiver<Request>,
-    urgent: &mut mpsc::UnboundedReceiver<Request>,
-    carried: &mut Option<Request>,
-) -> Option<Vec<Request>> {
-    let first = match carried.take() {
-        Some(request) => request,
-        None => tokio::select! {
-            biased;
-            Some(request) = urgent.recv() => request,
-            Some(request) = queue.recv() => request,
-            else => return None,
-        },
-    };
-    let mut bytes = size(&first.append);
-    let mut group = vec![first];
-    while group.len() < GROUP_APPENDS_MAX {
-        let Ok(request) = urgent.try_recv().or_else(|_| queue.try_recv()) else { break };
-        bytes += size(&request.append);
-        if bytes > GROUP_BYTES_MAX {
-            *carried = Some(request);
-            break;
-        }
-        group.push(request);
-    }
-    Some(group)
-}
-
-/// Answers everybody who waits, and lets nobody wait any more.
-fn stop(
-    why: Arc<str>,
-    replies: Vec<Reply>,
-    mut queue: mpsc::Receiver<Request>,
-    mut urgent: mpsc::UnboundedReceiver<Request>,
-    stopped: &watch::Sender<Option<Arc<str>>>,
-) {
-    fault(stopped, Arc::clone(&why));
-    queue.close();
-    urgent.close();
-    let waiting = std::iter::from_fn(|| urgent.try_recv().or_else(|_| queue.try_recv()).ok());
-    for reply in replies.into_iter().chain(waiting.map(|request| request.reply)) {
-        reply(Err(AppendError::Stopped(Arc::clone(&why))));
+    fn pop(&mut self) -> Option<Request> {
+        self.urgent.pop_front().or_else(|| self.clients.pop_front())
     }
 }
 
