@@ -61,6 +61,11 @@ impl ClusterCheck {
         Self { client, last: Mutex::new(None) }
     }
 
+    /// The cluster itself.
+    pub(crate) fn cluster(&self) -> Cluster {
+        Cluster::new(self.client.clone())
+    }
+
     /// Whether it can be reached now, and if not, why.
     pub(crate) async fn reachable(&self) -> Result<(), String> {
         // Those who ask at the same time wait for the same answer.

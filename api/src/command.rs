@@ -16,7 +16,7 @@ use crate::{
     config::{
         Command, DevArgs, Places, SandboxArgs, SandboxSettings, ServeArgs, Settings, Shared, TokenArgs, ViewsCommand,
     },
-    demo, doctor, engine,
+    demo, doctor, engine, plan,
     shutdown::Signals,
     telemetry,
     views::Views,
@@ -32,6 +32,7 @@ pub(crate) fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Dev(args) => block_on(dev(*args)),
         Command::Demo(args) => block_on(demo::run(*args)),
         Command::Doctor(args) => block_on(doctor::run(*args)),
+        Command::Plan(args) => block_on(plan::run(*args)),
         Command::Token(args) => token(&args),
         Command::Sandbox(args) => block_on(sandbox(args)),
         Command::Views { command: ViewsCommand::Rebuild(args) } => rebuild(&args),

@@ -20,8 +20,8 @@ use cairn_steps::elastic::{DEFAULT_VERSION, Elastic, ElasticError};
 use cairn_steps::gitlab::{AllowedHost, GitLabRules};
 
 pub(crate) use self::args::{
-    Args, At, Command, DemoArgs, DevArgs, DoctorArgs, Places, SandboxArgs, SandboxSettings, ServeArgs, Shared, Testing,
-    TokenArgs, ViewsCommand,
+    Args, At, Command, DemoArgs, DevArgs, DoctorArgs, Places, PlanArgs, RequestArgs, SandboxArgs, SandboxSettings,
+    ServeArgs, Shared, Testing, TokenArgs, ViewsCommand,
 };
 use self::file::{ElasticFile, File};
 use crate::auth::Tokens;

@@ -11,6 +11,7 @@ mod engine;
 mod extract;
 mod failpoint;
 mod killpoint;
+mod plan;
 mod problem;
 mod routes;
 mod server;

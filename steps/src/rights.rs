@@ -83,7 +83,7 @@ pub const RULES: [Rule; 17] = [
     Rule {
         group: "",
         resources: &["secrets"],
-        verbs: &["create", "get", "list"],
+        verbs: &["create", "get"],
         purpose: "make a cluster's passwords and certificates once, and find them again",
         without: None,
     },
@@ -145,7 +145,14 @@ pub const RULES: [Rule; 17] = [
     },
     Rule {
         group: "",
-        resources: &["limitranges", "podtemplates", "replicationcontrollers", "resourcequotas", "serviceaccounts"],
+        resources: &[
+            "limitranges",
+            "podtemplates",
+            "replicationcontrollers",
+            "resourcequotas",
+            "secrets",
+            "serviceaccounts",
+        ],
         verbs: &["list"],
         purpose: STRANGERS,
         without: KEEPS,

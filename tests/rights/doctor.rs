@@ -10,19 +10,19 @@ use tempfile::TempDir;
 use tokio::net::TcpListener;
 
 /// A served cluster, and a directory with its kubeconfig.
-struct Patient {
-    sandbox: Sandbox,
+pub(crate) struct Patient {
+    pub(crate) sandbox: Sandbox,
     directory: TempDir,
 }
 
 /// How the doctor ended, and what it wrote to standard output.
-struct Said {
-    code: Option<i32>,
-    text: String,
+pub(crate) struct Said {
+    pub(crate) code: Option<i32>,
+    pub(crate) text: String,
 }
 
 impl Patient {
-    async fn new() -> anyhow::Result<Self> {
+    pub(crate) async fn new() -> anyhow::Result<Self> {
         let sandbox = Sandbox::open(SandboxOptions::default())?;
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let directory = tempfile::tempdir()?;
@@ -33,7 +33,7 @@ impl Patient {
         Ok(Self { sandbox, directory })
     }
 
-    fn path(&self, name: &str) -> String {
+    pub(crate) fn path(&self, name: &str) -> String {
         self.directory.path().join(name).display().to_string()
     }
 
@@ -44,7 +44,7 @@ impl Patient {
     }
 }
 
-async fn said(arguments: &[&str]) -> anyhow::Result<Said> {
+pub(crate) async fn said(arguments: &[&str]) -> anyhow::Result<Said> {
     let output = cairn(arguments).output().await?;
     Ok(Said { code: output.status.code(), text: String::from_utf8(output.stdout)? })
 }

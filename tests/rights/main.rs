@@ -5,6 +5,7 @@
 
 mod deploy;
 mod doctor;
+mod plan;
 
 use std::collections::BTreeSet;
 

@@ -61,6 +61,12 @@ impl Answer {
 }
 
 impl Client {
+    /// Where it asks.
+    #[must_use]
+    pub fn url(&self) -> &str {
+        &self.base
+    }
+
     /// A client of the program at this URL.
     ///
     /// # Panics

@@ -1,4 +1,4 @@
-//! The command line, as it stays: `cairn serve|dev|demo|sandbox|doctor|token|views`.
+//! The command line, as it stays: `cairn serve|dev|demo|sandbox|doctor|plan|token|views`.
 
 use std::{net::IpAddr, path::PathBuf, time::Duration};
 
@@ -15,6 +15,7 @@ Examples:
   cairn demo --exit --fail-at k8s_applied  let that step fail, and watch everything being taken back
   cairn dev                                an engine with a sandbox cluster, data in ./cairn-data
   cairn doctor --kubeconfig ~/.kube/config what a real cluster lacks, before anything is made
+  cairn plan --user acme --service-name s  what a request would do, without doing it
   cairn serve --kubeconfig ~/.kube/config  an engine for a real cluster
 
 Every setting can also be given as a variable (CAIRN_PORT=9000) or in a file (--config cairn.toml), in that order.";
@@ -57,6 +58,11 @@ pub(crate) enum Command {
         after_help = "Examples:\n  cairn doctor --kubeconfig ~/.kube/config\n  cairn doctor --kubeconfig ~/.kube/config --json | jq '.findings[] | select(.verdict == \"missing\")'\n  cairn doctor --role | kubectl apply -f -\n\nExit codes: 0 nothing is missing (something may be doubtful), 1 something is missing, 2 wrong use."
     )]
     Doctor(Box<DoctorArgs>),
+    /// Say what a request would do, without doing it: every object, the cluster's word on each, quota, warnings.
+    #[command(
+        after_help = "Examples:\n  cairn plan --user acme --service-name search --replicas 3 --kubeconfig ~/.kube/config\n  cairn plan --file request.json --server http://localhost:8080\n  cairn plan --user acme --service-name search --server http://localhost:8080 --json | jq '.objects[] | select(.kind == \"StatefulSet\")'\n\nExit codes: 0 nothing was found that would refuse it, 1 something was, 2 wrong use or a wrong request."
+    )]
+    Plan(Box<PlanArgs>),
     /// Make a token for --tokens: it is printed once, and its entry for the file, which holds only its hash.
     #[command(
         after_help = "Examples:\n  cairn token --name acme-ci --user acme >> tokens.toml\n  cairn token --name ops --operator >> tokens.toml\n\nThe entry goes to standard output, the token to standard error."
@@ -189,6 +195,87 @@ pub(crate) struct DoctorArgs {
     /// Look at nothing, and print the ClusterRole that cairn needs
     #[arg(long)]
     pub(crate) role: bool,
+}
+
+/// `cairn plan`
+#[derive(Debug, Clone, ClapArgs)]
+pub(crate) struct PlanArgs {
+    #[command(flatten)]
+    pub(crate) request: RequestArgs,
+    /// Ask the engine at this URL, which knows what is in use; without it the cluster is asked directly
+    #[arg(long, value_name = "URL", env = "CAIRN_SERVER")]
+    pub(crate) server: Option<String>,
+    /// The file with the token for --server
+    #[arg(long, value_name = "FILE", env = "CAIRN_TOKEN_FILE", requires = "server")]
+    pub(crate) token_file: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) at: At,
+    #[command(flatten)]
+    pub(crate) shared: Shared,
+    /// Print the plan as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// A request, as flags.
+#[derive(Debug, Clone, Default, ClapArgs)]
+#[command(next_help_heading = "The request")]
+pub(crate) struct RequestArgs {
+    /// A file with the request as JSON, `-` for standard input; flags win over it
+    #[arg(long, value_name = "FILE")]
+    pub(crate) file: Option<PathBuf>,
+    #[arg(long, value_name = "NAME")]
+    user: Option<String>,
+    #[arg(long, value_name = "NAME")]
+    service_name: Option<String>,
+    #[arg(long, value_name = "NAME")]
+    namespace: Option<String>,
+    #[arg(long, value_name = "N")]
+    replicas: Option<u64>,
+    #[arg(long, value_name = "QUANTITY")]
+    cpu_request: Option<String>,
+    #[arg(long, value_name = "QUANTITY")]
+    cpu_limit: Option<String>,
+    #[arg(long, value_name = "QUANTITY")]
+    mem_request: Option<String>,
+    #[arg(long, value_name = "QUANTITY")]
+    mem_limit: Option<String>,
+    #[arg(long, value_name = "QUANTITY")]
+    disk_size: Option<String>,
+    #[arg(long, value_name = "N")]
+    gpu_count: Option<u64>,
+    #[arg(long, value_name = "N")]
+    dimension: Option<u64>,
+    #[arg(long, value_name = "N")]
+    vector_count: Option<u64>,
+    #[arg(long, value_name = "URL")]
+    gitlab_url: Option<String>,
+}
+
+impl RequestArgs {
+    /// The fields that were given.
+    pub(crate) fn fields(&self) -> impl Iterator<Item = (String, serde_json::Value)> {
+        let texts = [
+            ("user", &self.user),
+            ("service_name", &self.service_name),
+            ("namespace", &self.namespace),
+            ("cpu_request", &self.cpu_request),
+            ("cpu_limit", &self.cpu_limit),
+            ("mem_request", &self.mem_request),
+            ("mem_limit", &self.mem_limit),
+            ("disk_size", &self.disk_size),
+            ("gitlab_url", &self.gitlab_url),
+        ];
+        let numbers = [
+            ("replicas", self.replicas),
+            ("gpu_count", self.gpu_count),
+            ("dimension", self.dimension),
+            ("vector_count", self.vector_count),
+        ];
+        let texts = texts.map(|(name, text)| (name, text.clone().map(serde_json::Value::from)));
+        let numbers = numbers.map(|(name, number)| (name, number.map(serde_json::Value::from)));
+        texts.into_iter().chain(numbers).filter_map(|(name, value)| Some((name.to_owned(), value?)))
+    }
 }
 
 /// `cairn token`

@@ -13,7 +13,6 @@ use cairn_engine::{
     Tenant, WorkflowId, WorkflowState, fold, store::Refusal,
 };
 use cairn_steps::{
-    elastic::Elastic,
     gitlab::GitLab,
     records::TenantContainer,
     render::{Marks, Through, render},
@@ -22,7 +21,7 @@ use cairn_steps::{
 };
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::{Shared, workflow::WorkflowView};
 use crate::{
@@ -30,6 +29,7 @@ use crate::{
     auth::Caller,
     engine::CREATE,
     extract::{self, Params},
+    plan,
     problem::Problem,
 };
 
@@ -64,7 +64,7 @@ pub(crate) async fn create(
     let service = Service::new(request.service_name.as_str());
     let quota = rules.quota(&tenant);
     if dry_run {
-        return rehearse(app.engine()?, &request, &app.elastic, tenant, service, quota).await;
+        return rehearse(&app, &request, tenant, service, quota).await;
     }
     let input = Journaled::parse(&request.to_json()).map_err(|error| Problem::unjournalable(&request, &error))?;
     let submission = NewSubmission {
@@ -170,17 +170,16 @@ fn located(status: StatusCode, at: &str, mut response: Response) -> Response {
     response
 }
 
-/// What a submission would do: checked like one, every object rendered, nothing changed.
+/// What a submission would do: checked like one, every object rendered and tried, nothing changed.
 async fn rehearse(
-    engine: &Engine,
+    app: &App,
     request: &Request,
-    elastic: &Elastic,
     tenant: Tenant,
     service: Service,
     quota: Amounts,
 ) -> Result<Response, Problem> {
     let (of, name) = (tenant.clone(), service.clone());
-    let (used, record) = engine.read(move |store| Ok((store.usage(&of)?, store.service(&of, &name)?))).await?;
+    let (used, record) = app.engine()?.read(move |store| Ok((store.usage(&of)?, store.service(&of, &name)?))).await?;
     if let Some(record) = record.filter(|record| record.live || record.busy) {
         return Err(Problem::taken(tenant.as_str(), service.as_str(), record.workflow));
     }
@@ -193,19 +192,9 @@ async fn rehearse(
             return Err(Problem::quota(tenant.as_str(), resource.as_str(), used, *asked, *limit));
         }
     }
-    let marks = Marks { workflow: "00000000-0000-0000-0000-000000000000".to_owned() };
-    let objects: Vec<Value> = render(request, elastic, Through::RolloutCompleted, None, &marks)
-        .into_iter()
-        .map(|object| object.body)
-        .collect();
-    let plan = json!({
-        "dry_run": true,
-        "request": request,
-        "quota": { "asked": holds, "used": used, "limits": quota },
-        "steps": cairn_steps::report::STATUSES,
-        "objects": objects,
-        // The pull is an effect of its own, so a rehearsal does without it.
-        "without": request.gitlab_url.as_ref().map(|url| format!("the settings at {url}, which are pulled only by a creation")),
-    });
+    let marks = Marks { workflow: plan::NOBODYS.to_owned() };
+    let objects = render(request, &app.elastic, Through::RolloutCompleted, None, &marks);
+    let quota = plan::Quota::new(holds, Some(used), quota);
+    let plan = plan::of_creation(&app.cluster.cluster(), request, objects, quota).await;
     Ok(Json(plan).into_response())
 }

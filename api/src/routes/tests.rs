@@ -19,6 +19,7 @@ use tower::ServiceExt as _;
 
 use super::*;
 
+mod plans;
 mod roles;
 
 use crate::{

@@ -10,6 +10,7 @@ pub mod doctor;
 pub mod errors;
 pub mod gone;
 mod progress;
+pub mod rehearse;
 mod repair;
 pub mod rollout;
 mod secret;

@@ -38,6 +38,13 @@ impl Guarded {
         };
         guarded.own = guarded.submitted(&guarded.acme, "acme").await;
         guarded.foreign = guarded.submitted(&guarded.other, "other").await;
+        for user in ["acme", "other"] {
+            // Until there is something to see of each.
+            let path = format!("/deployment/reports/{user}/search");
+            while guarded.ask(&guarded.operator, "GET", &path, "").await.text == "[]" {
+                tokio::task::yield_now().await;
+            }
+        }
         guarded
     }
 

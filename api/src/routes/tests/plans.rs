@@ -1,0 +1,84 @@
+//! `?dry_run=true`: the cluster's own word on each object, the quota before and after, warnings; and nothing is changed.
+
+use cairn_steps::sandbox::Fault;
+
+use super::*;
+
+const SEARCH: &str = r#"{"user": "acme", "service_name": "search", "gpu_count": 1}"#;
+
+impl Api {
+    async fn plan(&self, body: &str) -> Value {
+        let answer = self.ask("POST", "/clusters?dry_run=true", &[], body.to_owned()).await;
+        assert_eq!(answer.status, StatusCode::OK, "{}", answer.text);
+        answer.json()
+    }
+}
+
+fn verdicts(plan: &Value, wanted: &str) -> Vec<String> {
+    let all = plan["verdicts"].as_array().expect("a list").iter();
+    all.filter(|one| one["verdict"] == wanted).map(|one| one["object"].as_str().expect("a name").to_owned()).collect()
+}
+
+fn warned(plan: &Value, words: &str) -> bool {
+    plan["warnings"].as_array().expect("a list").iter().any(|one| one.as_str().is_some_and(|one| one.contains(words)))
+}
+
+#[tokio::test]
+async fn a_plan_has_the_clusters_word_on_each_object_and_changes_neither_cluster_nor_journal() {
+    let api = Api::new().await;
+    let journal = api.get("/journal").await.text;
+    let plan = api.plan(SEARCH).await;
+    assert_eq!((&plan["possible"], &plan["warnings"]), (&json!(true), &json!([])));
+    let (sent, said) = (plan["objects"].as_array().expect("a list"), plan["verdicts"].as_array().expect("a list"));
+    assert_eq!((sent.len(), verdicts(&plan, "accepted").len()), (said.len(), said.len()), "{plan:#}");
+    for (sent, said) in sent.iter().zip(said) {
+        let name =
+            format!("{}/{}", sent["kind"].as_str().unwrap_or("?"), sent["metadata"]["name"].as_str().unwrap_or("?"));
+        assert_eq!((said["object"].as_str(), &said["action"]), (Some(name.as_str()), &json!("create")));
+        // What could not be checked where it would lie says so.
+        assert_eq!(said["tried_in"].is_null(), sent["kind"] == "Namespace", "{said}");
+    }
+    assert!(sent.iter().filter(|one| one["kind"] == "Secret").all(|one| one["data"].is_null()), "{plan:#}");
+    assert_eq!(api.sandbox.effects(), []);
+    assert_eq!(api.get("/journal").await.text, journal);
+}
+
+#[tokio::test]
+async fn a_plan_tells_the_quota_before_and_after() {
+    let options = SandboxOptions { pod_ready_after: Duration::from_secs(3600), ..Default::default() };
+    let api = Api::with(rules("[quota.default]\nclusters = 3\ngpus = 4"), options, None).await;
+    api.accepted("acme", "first").await;
+    let quota = api.plan(SEARCH).await["quota"].clone();
+    let of = |resource: &str| ["used", "after", "limits"].map(|when| quota[when][resource].clone());
+    assert_eq!(of("clusters"), [json!(1), json!(2), json!(3)]);
+    assert_eq!(quota["after"]["gpus"], 1);
+}
+
+#[tokio::test]
+async fn what_would_be_refused_is_named_and_so_is_what_is_missing() {
+    let api = Api::new().await;
+    let right = api.sandbox.faults().add(Fault::forbid().verb("create").resource("statefulsets"));
+    let plan = api.plan(SEARCH).await;
+    assert_eq!(plan["possible"], false);
+    assert_eq!(verdicts(&plan, "refused"), ["StatefulSet/elasticsearch"]);
+    assert!(warned(&plan, "right: create statefulsets.apps"), "{plan:#}");
+    api.sandbox.faults().remove(right);
+
+    // Another's namespace: refused, and not looked into.
+    let body = json!({ "user": "globex", "service_name": "search", "namespace": "shared" });
+    let made = api.post("/clusters", &body).await.json()["id"].as_str().expect("an id").to_owned();
+    api.engine.settled(made.parse().expect("an id")).await.expect("ends");
+    let plan = api.plan(r#"{"user": "acme", "service_name": "search", "namespace": "shared"}"#).await;
+    assert_eq!((&plan["possible"], verdicts(&plan, "refused")), (&json!(false), vec!["Namespace/shared".to_owned()]));
+    assert!(!plan["verdicts"].to_string().contains("globex"), "whose it is, is nobody else's business: {plan:#}");
+}
+
+#[tokio::test]
+async fn of_a_cluster_that_does_not_answer_nothing_is_known_and_that_is_said() {
+    let api = Api::new().await;
+    api.sandbox.faults().add(Fault::status(503));
+    let plan = api.plan(SEARCH).await;
+    assert_eq!(plan["possible"], false);
+    assert_eq!(verdicts(&plan, "unchecked").len(), plan["objects"].as_array().expect("a list").len(), "{plan:#}");
+    assert!(warned(&plan, "server: reachable"), "{plan:#}");
+}
