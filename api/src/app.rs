@@ -5,7 +5,7 @@
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use cairn_engine::{Clock, Engine, SystemClock, Timestamp, WorkflowId};
-use cairn_steps::{elastic::Elastic, gitlab::GitLab};
+use cairn_steps::{elastic::Elastic, gitlab::GitLab, overlay::Overlay};
 use tokio_util::sync::CancellationToken;
 
 use crate::{auth::Caller, cluster::ClusterCheck, config::Rules, problem::Problem};
@@ -20,6 +20,8 @@ pub(crate) struct App {
     pub(crate) elastic: Elastic,
     /// Whether the cluster can be reached.
     pub(crate) cluster: ClusterCheck,
+    /// What is laid over the objects of every cluster.
+    pub(crate) overlay: Option<Arc<Overlay>>,
     /// Set when the program is about to end: whoever waits for something answers now.
     pub(crate) stopping: CancellationToken,
 }
@@ -28,6 +30,7 @@ impl App {
     /// An app without an engine yet.
     pub(crate) fn new(rules: Rules, elastic: Elastic, cluster: ClusterCheck) -> Self {
         Self {
+            overlay: None,
             engine: OnceLock::new(),
             gitlab: GitLab::new(rules.gitlab.clone()),
             rules: RwLock::new(Arc::new(rules)),
@@ -35,6 +38,11 @@ impl App {
             cluster,
             stopping: CancellationToken::new(),
         }
+    }
+
+    /// The same, with this laid over the objects of every cluster.
+    pub(crate) fn with_overlay(self, overlay: Option<Arc<Overlay>>) -> Self {
+        Self { overlay, ..self }
     }
 
     /// Recovery is done: the routes are open. Only the first call counts.

@@ -11,6 +11,7 @@ use std::{
     collections::BTreeMap,
     net::{IpAddr, Ipv4Addr},
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
@@ -18,6 +19,7 @@ use cairn_engine::{Amounts, Limits, Tenant};
 use cairn_steps::cluster::{rollout::RolloutRules, strangers::Tolerated};
 use cairn_steps::elastic::{DEFAULT_VERSION, Elastic, ElasticError};
 use cairn_steps::gitlab::{AllowedHost, GitLabRules};
+use cairn_steps::overlay::Overlay;
 
 pub(crate) use self::args::{
     Args, At, Command, DemoArgs, DevArgs, DoctorArgs, Places, PlanArgs, RequestArgs, SandboxArgs, SandboxSettings,
@@ -75,6 +77,8 @@ pub(crate) struct Settings {
     pub(crate) rules: Rules,
     /// Where the rules were read from, and are read again.
     pub(crate) file: Option<PathBuf>,
+    /// What is laid over the objects of every cluster.
+    pub(crate) overlay: Option<PathBuf>,
     /// Where the tokens were read from, and are read again.
     tokens: Option<PathBuf>,
     /// The flags, which win over the file also when it is read again.
@@ -199,6 +203,7 @@ impl Settings {
             rules,
             file: shared.places.config.clone(),
             tokens,
+            overlay: shared.overlay.clone().or(file.overlay.clone()),
             shared: shared.clone(),
             data,
             views,
@@ -211,6 +216,24 @@ impl Settings {
         At {
             kubeconfig: flags.kubeconfig.clone().or_else(|| self.kubeconfig.clone()),
             context: flags.context.clone().or_else(|| self.context.clone()),
+        }
+    }
+
+    /// What is laid over the objects of every cluster, checked and built.
+    ///
+    /// # Errors
+    /// [`ConfigError`] with what is wrong with the directory.
+    pub(crate) async fn load_overlay(&self) -> Result<Option<Arc<Overlay>>, ConfigError> {
+        let Some(directory) = self.overlay.clone() else { return Ok(None) };
+        // A program runs meanwhile.
+        let loaded = tokio::task::spawn_blocking(move || Overlay::load(&directory)).await;
+        match loaded.expect("nothing there panics") {
+            Ok(overlay) => {
+                let (changed, added) = overlay.counts();
+                tracing::info!(changed, added, sha256 = overlay.sha256, "an overlay is laid over every new cluster");
+                Ok(Some(Arc::new(overlay)))
+            }
+            Err(error) => Err(ConfigError(vec![crate::telemetry::chain(&error)])),
         }
     }
 

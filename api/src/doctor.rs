@@ -49,6 +49,7 @@ pub(crate) async fn run(args: DoctorArgs) -> anyhow::Result<ExitCode> {
     };
     findings.extend(examine_disk(&settings.data));
     findings.push(examine_quota(&settings));
+    findings.extend(examine_overlay(&settings).await);
     for host in &settings.rules.gitlab.hosts {
         findings.push(examine_host(host, settings.rules.gitlab.allow_http).await);
     }
@@ -113,6 +114,18 @@ fn nearest(path: &Path) -> PathBuf {
         Some(place) => place.to_owned(),
         None => absolute,
     }
+}
+
+/// Whether the overlay can be built, if there is one.
+async fn examine_overlay(settings: &Settings) -> Option<Finding> {
+    let directory = settings.overlay.as_ref()?.display().to_string();
+    Some(match settings.load_overlay().await {
+        Ok(_) => Finding::good("overlay", directory, "can be built"),
+        Err(error) => {
+            let remedy = "change the directory, or leave --overlay out";
+            Finding::bad(Verdict::Missing, "overlay", directory, error.to_string(), remedy)
+        }
+    })
 }
 
 fn examine_quota(settings: &Settings) -> Finding {

@@ -11,6 +11,7 @@ use cairn_steps::{
     cluster::Cluster,
     create::{Deps, create_definition},
     gitlab::GitLab,
+    overlay::Overlay,
 };
 use tokio::net::TcpListener;
 
@@ -38,24 +39,23 @@ const PORT_FILE: &str = "cairn.port";
 /// If the port is taken, the journal cannot be opened, or it stopped after a failed write.
 pub(crate) async fn run(settings: Settings, testing: Testing, cluster: Cluster) -> anyhow::Result<ExitCode> {
     let mut signals = Signals::new().context("signals cannot be received")?;
+    let overlay = settings.load_overlay().await?;
     let (listen, wanted) = (settings.listen, settings.port);
     let listener = TcpListener::bind((listen, wanted))
         .await
         .with_context(|| format!("port {wanted} of {listen} cannot be used: choose another --port, or 0"))?;
     let address = listener.local_addr()?;
     let port = address.port();
-    let app = Arc::new(App::new(
-        settings.rules.clone(),
-        settings.elastic.clone(),
-        ClusterCheck::new(cluster.client().clone()),
-    ));
+    let check = ClusterCheck::new(cluster.client().clone());
+    let app = App::new(settings.rules.clone(), settings.elastic.clone(), check).with_overlay(overlay.clone());
+    let app = Arc::new(app);
     let connections = settings.connections;
     // The port is open before recovery: whoever asks hears 503 instead of nothing.
     let serving =
         tokio::spawn(server::serve(listener, routes::router(Arc::clone(&app)), connections, app.stopping.clone()));
     announce(address, settings.log_format);
     let opened = tokio::select! {
-        opened = open(&settings, &testing, cluster, app.gitlab.clone()) => opened,
+        opened = open(&settings, &testing, cluster, app.gitlab.clone(), overlay) => opened,
         () = signals.end() => {
             tracing::info!("ended before recovery was done");
             return Ok(ExitCode::SUCCESS);
@@ -117,7 +117,13 @@ async fn watch(
 }
 
 /// Opens the store and the engine, and starts the views.
-async fn open(settings: &Settings, testing: &Testing, cluster: Cluster, gitlab: GitLab) -> anyhow::Result<Engine> {
+async fn open(
+    settings: &Settings,
+    testing: &Testing,
+    cluster: Cluster,
+    gitlab: GitLab,
+    overlay: Option<Arc<Overlay>>,
+) -> anyhow::Result<Engine> {
     let data = settings.data.clone();
     // Healing a damaged copy can take a while, and blocks.
     let mut store = tokio::task::spawn_blocking(move || open_store(&data)).await.context("opening the journal")??;
@@ -127,7 +133,7 @@ async fn open(settings: &Settings, testing: &Testing, cluster: Cluster, gitlab: 
     }
     let engine = Engine::open(EngineOptions {
         store,
-        definitions: definitions(settings, testing, cluster, gitlab),
+        definitions: definitions(settings, testing, cluster, gitlab, overlay),
         clock: Arc::new(SystemClock),
         limits: settings.limits,
     })
@@ -192,10 +198,17 @@ pub(crate) fn make_room(data: &Path) -> Result<(), StoreError> {
     DurableStore::make_room(&DurableOptions::new(data))
 }
 
-fn definitions(settings: &Settings, testing: &Testing, cluster: Cluster, gitlab: GitLab) -> Registry {
+fn definitions(
+    settings: &Settings,
+    testing: &Testing,
+    cluster: Cluster,
+    gitlab: GitLab,
+    overlay: Option<Arc<Overlay>>,
+) -> Registry {
     let deps = Deps {
         rollout: settings.rollout.clone(),
         elastic: settings.elastic.clone(),
+        overlay,
         strict_sizing: settings.strict_sizing,
         ..Deps::new(cluster, gitlab)
     };

@@ -13,6 +13,8 @@ pub mod elastic;
 #[cfg(feature = "cluster")]
 pub mod gitlab;
 pub mod names;
+#[cfg(feature = "cluster")]
+pub mod overlay;
 pub mod quantity;
 #[cfg(feature = "cluster")]
 pub mod render;

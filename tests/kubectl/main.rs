@@ -2,6 +2,8 @@
 //!
 //! The binary is the one on the PATH, whatever its version; each test has a cluster, a kubeconfig and a home of its own.
 
+mod overlays;
+
 use cairn_steps::sandbox::{Fault, PodTrouble, Sandbox, SandboxOptions};
 use std::path::Path;
 use std::process::{Output, Stdio};

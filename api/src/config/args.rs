@@ -117,6 +117,9 @@ pub(crate) struct Shared {
     /// A file with the tokens that are accepted, as `cairn token` makes them; read again on SIGHUP
     #[arg(long, value_name = "FILE", env = "CAIRN_TOKENS")]
     pub(crate) tokens: Option<PathBuf>,
+    /// A kustomize directory that is laid over the objects of every cluster [default: none]
+    #[arg(long, value_name = "DIR", env = "CAIRN_OVERLAY")]
+    pub(crate) overlay: Option<PathBuf>,
     /// The port; 0 picks a free one and prints it [default: 8080]
     #[arg(long, value_name = "N", env = "CAIRN_PORT")]
     pub(crate) port: Option<u16>,

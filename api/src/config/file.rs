@@ -21,6 +21,7 @@ pub(crate) struct File {
     pub(crate) listen: Option<IpAddr>,
     pub(crate) port: Option<u16>,
     pub(crate) tokens: Option<PathBuf>,
+    pub(crate) overlay: Option<PathBuf>,
     pub(crate) log_format: Option<LogFormat>,
     pub(crate) log_filter: Option<String>,
     pub(crate) views: Option<PathBuf>,

@@ -79,7 +79,10 @@ async fn directly(args: &PlanArgs, body: &Value) -> anyhow::Result<Planned> {
     };
     let cluster = cluster::configured(&settings.cluster(&args.at)).await?;
     let marks = Marks { workflow: NOBODYS.to_owned() };
-    let objects = render(&request, &settings.elastic, Through::RolloutCompleted, None, &marks);
+    let mut objects = render(&request, &settings.elastic, Through::RolloutCompleted, None, &marks);
+    if let Some(overlay) = settings.load_overlay().await? {
+        overlay.apply(&mut objects, &request, Through::RolloutCompleted, &marks);
+    }
     let asked = request.holds().into_iter().map(|(name, amount)| (ResourceName::new(name), amount)).collect();
     let limits = settings.rules.quota(&Tenant::new(request.user.as_str()));
     let plan = of_creation(&cluster, &request, objects, Quota::new(asked, None, limits)).await;

@@ -193,7 +193,10 @@ async fn rehearse(
         }
     }
     let marks = Marks { workflow: plan::NOBODYS.to_owned() };
-    let objects = render(request, &app.elastic, Through::RolloutCompleted, None, &marks);
+    let mut objects = render(request, &app.elastic, Through::RolloutCompleted, None, &marks);
+    if let Some(overlay) = &app.overlay {
+        overlay.apply(&mut objects, request, Through::RolloutCompleted, &marks);
+    }
     let quota = plan::Quota::new(holds, Some(used), quota);
     let plan = plan::of_creation(&app.cluster.cluster(), request, objects, quota).await;
     Ok(Json(plan).into_response())

@@ -26,6 +26,7 @@ use crate::cluster::Cluster;
 use crate::cluster::rollout::RolloutRules;
 use crate::elastic::Elastic;
 use crate::gitlab::GitLab;
+use crate::overlay::Overlay;
 use crate::request::Request;
 
 /// The name of the definition.
@@ -58,6 +59,8 @@ pub struct Deps {
     pub rollout: RolloutRules,
     /// What is installed.
     pub elastic: Elastic,
+    /// What the operator lays over the objects of every cluster.
+    pub overlay: Option<Arc<Overlay>>,
     /// Whether vectors that do not fit are refused, instead of warned of.
     pub strict_sizing: bool,
 }
@@ -66,17 +69,24 @@ impl Deps {
     /// This cluster and these hosts, and all else as it is if nobody says otherwise.
     #[must_use]
     pub fn new(cluster: Cluster, gitlab: GitLab) -> Self {
-        Self { cluster, gitlab, rollout: RolloutRules::default(), elastic: Elastic::default(), strict_sizing: false }
+        Self {
+            cluster,
+            gitlab,
+            rollout: RolloutRules::default(),
+            elastic: Elastic::default(),
+            overlay: None,
+            strict_sizing: false,
+        }
     }
 }
 
 /// The creation of a cluster.
 #[must_use]
 pub fn create_definition(deps: Deps) -> Definition {
-    let Deps { cluster, gitlab, rollout, elastic, strict_sizing } = deps;
+    let Deps { cluster, gitlab, rollout, elastic, overlay, strict_sizing } = deps;
     let at = || cluster.clone();
     let steps: Vec<Arc<dyn Step>> = vec![
-        Arc::new(starting::Starting { cluster: at(), gitlab: gitlab.clone(), elastic, strict_sizing }),
+        Arc::new(starting::Starting { cluster: at(), gitlab: gitlab.clone(), elastic, overlay, strict_sizing }),
         Arc::new(namespace_created::NamespaceCreated { cluster: at() }),
         Arc::new(gitlab_pulled::GitlabPulled { gitlab }),
         Arc::new(k8s_applied::K8sApplied { cluster: at() }),

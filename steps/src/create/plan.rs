@@ -9,6 +9,7 @@ use crate::cluster::{Cluster, Found, Made, compare, made};
 use crate::elastic::Elastic;
 use crate::gitlab::Pulled;
 use crate::names;
+use crate::overlay::Overlay;
 use crate::render::{Kind, Marks, Object, Through, render};
 use crate::request::Request;
 use crate::settings::Settings;
@@ -18,6 +19,7 @@ pub(super) struct Plan {
     pub(super) request: Request,
     pub(super) workflow: String,
     pub(super) elastic: Elastic,
+    overlay: Option<Overlay>,
     settings: Option<Settings>,
 }
 
@@ -66,7 +68,7 @@ impl Plan {
                 Some(Settings::parse(&pulled.content).map_err(|error| unreadable(&error))?)
             }
         };
-        Ok(Self { request, workflow: cx.workflow().to_string(), elastic: elastic(cx), settings })
+        Ok(Self { request, workflow: cx.workflow().to_string(), elastic: elastic(cx), overlay: overlay(cx)?, settings })
     }
 
     pub(super) fn namespace(&self) -> &str {
@@ -77,6 +79,9 @@ impl Plan {
     pub(super) fn objects(&self, through: Through, kinds: &[Kind]) -> Vec<Object> {
         let marks = Marks { workflow: self.workflow.clone() };
         let mut objects = render(&self.request, &self.elastic, through, self.settings.as_ref(), &marks);
+        if let Some(overlay) = &self.overlay {
+            overlay.apply(&mut objects, &self.request, through, &marks);
+        }
         objects.retain(|object| kinds.contains(&object.kind));
         objects
     }
@@ -213,6 +218,19 @@ pub(super) fn elastic(cx: &StepContext) -> Elastic {
     }
     let started = cx.output(&StepName::from(starting::NAME));
     started.and_then(|output| output.result.read::<Chosen>().ok()).map(|chosen| chosen.elastic).unwrap_or_default()
+}
+
+/// What this workflow lays over its objects: taken down by its first step, as what it installs is.
+fn overlay(cx: &StepContext) -> Result<Option<Overlay>, StepError> {
+    #[derive(Deserialize)]
+    struct Chosen {
+        overlay: Option<Overlay>,
+    }
+    let Some(started) = cx.output(&StepName::from(starting::NAME)) else { return Ok(None) };
+    let chosen = started.result.read::<Chosen>().map_err(|error| {
+        StepError::permanent(format!("the journaled overlay cannot be read by this build: {error}"))
+    })?;
+    Ok(chosen.overlay)
 }
 
 /// The answer of a probe of a step that changes what is on record already, and has not changed all of it.

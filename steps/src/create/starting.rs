@@ -2,6 +2,8 @@
 //!
 //! Reads only. Whatever cannot work out is said here, while there is nothing yet to take back.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use cairn_engine::{Output, Probe, Step, StepContext, StepError, StepName};
 use k8s_openapi::api::core::v1::Node;
@@ -15,6 +17,7 @@ use crate::cluster::doctor::gpus_of;
 use crate::cluster::errors::{Asked, step_error};
 use crate::elastic::Elastic;
 use crate::gitlab::GitLab;
+use crate::overlay::Overlay;
 use crate::request::Request;
 use crate::vectors::VectorSizing;
 
@@ -28,6 +31,7 @@ pub(super) struct Starting {
     pub(super) cluster: Cluster,
     pub(super) gitlab: GitLab,
     pub(super) elastic: Elastic,
+    pub(super) overlay: Option<Arc<Overlay>>,
     pub(super) strict_sizing: bool,
 }
 
@@ -37,6 +41,9 @@ struct Checked {
     request: Request,
     /// What this workflow installs, whatever the settings say later.
     elastic: Elastic,
+    /// What is laid over its objects, whatever the directory has later.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    overlay: Option<Arc<Overlay>>,
     kubernetes: String,
     storage_class: String,
     vectors: VectorSizing,
@@ -70,7 +77,15 @@ impl Step for Starting {
         }
         Ok(Output::new(
             message,
-            &Checked { request, elastic: self.elastic.clone(), kubernetes, storage_class, vectors, warnings },
+            &Checked {
+                request,
+                elastic: self.elastic.clone(),
+                overlay: self.overlay.clone(),
+                kubernetes,
+                storage_class,
+                vectors,
+                warnings,
+            },
         )?)
     }
 
