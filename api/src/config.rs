@@ -284,7 +284,12 @@ fn rules(shared: &Shared, file: &File, tokens: Option<&Path>, errors: &mut Vec<S
     add("gitlab.hosts", &or(&shared.gitlab_hosts, &file.gitlab.hosts), false);
     add("gitlab.private_hosts", &or(&shared.gitlab_private_hosts, &file.gitlab.private_hosts), true);
     let allow_http = shared.gitlab_allow_http || file.gitlab.allow_http;
-    let gitlab = GitLabRules { hosts, allow_http, ..GitLabRules::default() };
+    let gitlab = GitLabRules {
+        hosts,
+        allow_http,
+        tokens: file.gitlab.tokens.iter().filter_map(|(name, token)| token.token(name, errors)).collect(),
+        ..GitLabRules::default()
+    };
     let mut quotas = BTreeMap::new();
     for (name, quota) in &file.quota.tenants {
         if let Err(error) = cairn_steps::names::Tenant::parse(name) {
@@ -363,6 +368,20 @@ mod tests {
         let acme = settings.rules.quota(&"acme".into());
         assert_eq!(acme.get(&"memory_bytes".into()), Some(&(1 << 30)));
         assert_eq!((acme.get(&"gpus".into()), acme.get(&"clusters".into())), (Some(&0), None));
+    }
+
+    #[test]
+    fn a_token_has_a_host_tenants_and_a_place_and_never_a_value() {
+        let text =
+            "[gitlab.tokens.acme-config]\nhost = \"gitlab.example.com\"\ntenants = [\"acme\"]\nfile = \"/run/token\"";
+        let settings = with_file(text, &[]).expect("right");
+        assert_eq!(settings.rules.gitlab.tokens[0].name, "acme-config");
+        let text = "[gitlab.tokens.a]\nhost = \"h\"\ntenants = [\"a\"]\n[gitlab.tokens.b]\nhost = \"h\"\nvariable = \"T\"\n[gitlab.tokens.c]\ntenants = [\"a\"]\nvariable = \"T\"";
+        let error = with_file(text, &[]).expect_err("three of them").to_string();
+        for key in ["gitlab.tokens.a.file:", "gitlab.tokens.b.tenants:", "gitlab.tokens.c.host:"] {
+            assert!(error.contains(key), "{key} in {error}");
+        }
+        with_file("[gitlab.tokens.a]\nvalue = \"secret\"", &[]).expect_err("a value has no place in the file");
     }
 
     #[test]

@@ -4,10 +4,15 @@ use std::{
     collections::BTreeMap,
     net::IpAddr,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use cairn_engine::{Amounts, ResourceName};
-use cairn_steps::{cluster::rollout::RolloutRules, quantity::Quantity};
+use cairn_steps::{
+    cluster::rollout::RolloutRules,
+    gitlab::{AllowedHost, Token, TokenKind, TokenSource},
+    quantity::Quantity,
+};
 use serde::Deserialize;
 
 use super::duration;
@@ -52,6 +57,46 @@ pub(crate) struct GitLabFile {
     pub(crate) hosts: Vec<String>,
     pub(crate) private_hosts: Vec<String>,
     pub(crate) allow_http: bool,
+    pub(crate) tokens: BTreeMap<String, TokenFile>,
+}
+
+/// Where a token for private projects lies, and for whom it is. Its value is never written here.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct TokenFile {
+    host: String,
+    tenants: Vec<String>,
+    file: Option<PathBuf>,
+    variable: Option<String>,
+    bearer: bool,
+}
+
+impl TokenFile {
+    /// The token of this name.
+    pub(crate) fn token(&self, name: &str, errors: &mut Vec<String>) -> Option<Token> {
+        let mut wrong = |field: &str, what: &str| {
+            errors.push(format!("gitlab.tokens.{name}.{field}: {what}"));
+            None
+        };
+        let source = match (&self.file, &self.variable) {
+            (Some(path), None) => TokenSource::File(path.clone()),
+            (None, Some(variable)) => TokenSource::Variable(variable.clone()),
+            _ => {
+                return wrong(
+                    "file",
+                    "say where the value is: either `file`, or `variable` for one of the environment",
+                );
+            }
+        };
+        if self.tenants.is_empty() {
+            return wrong("tenants", "name the tenants that may use it, or [\"*\"] for all");
+        }
+        let Ok(host) = AllowedHost::parse(&self.host) else {
+            return wrong("host", "it is sent to one host only: name it, such as `gitlab.example.com`");
+        };
+        let kind = if self.bearer { TokenKind::Bearer } else { TokenKind::Private };
+        Some(Token { name: name.to_owned(), host, tenants: self.tenants.clone(), kind, source })
+    }
 }
 
 /// What is particular to the Kubernetes cluster.
@@ -72,6 +117,9 @@ pub(crate) struct ElasticFile {
     pub(crate) strict_sizing: bool,
 }
 
+/// The longest that one attempt of a rollback may wait for a namespace.
+const NAMESPACE_GRACE_MAX: Duration = Duration::from_secs(50);
+
 /// How long a rollout, and each sign of trouble in it, may last (C8).
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -81,6 +129,7 @@ pub(crate) struct RolloutFile {
     image_grace: Option<String>,
     schedule_grace: Option<String>,
     volume_grace: Option<String>,
+    namespace_grace: Option<String>,
     restarts_max: Option<i32>,
 }
 
@@ -95,6 +144,7 @@ impl RolloutFile {
             ("image_grace", &self.image_grace, &mut trouble.image_grace),
             ("schedule_grace", &self.schedule_grace, &mut trouble.schedule_grace),
             ("volume_grace", &self.volume_grace, &mut trouble.volume_grace),
+            ("namespace_grace", &self.namespace_grace, &mut rules.namespace_grace),
         ];
         for (name, text, rule) in durations {
             match text.as_deref().map(duration) {
@@ -105,6 +155,12 @@ impl RolloutFile {
         }
         if rules.deadline.is_zero() {
             errors.push("rollout.deadline: no rollout is done at once: it is 10m if nothing is said".to_owned());
+        }
+        if rules.namespace_grace > NAMESPACE_GRACE_MAX {
+            errors.push(format!(
+                "rollout.namespace_grace: at most {} s: the attempt that waits may take a minute",
+                NAMESPACE_GRACE_MAX.as_secs()
+            ));
         }
         match self.restarts_max {
             Some(restarts) if restarts < 1 => errors.push("rollout.restarts_max: it is at least 1".to_owned()),

@@ -36,6 +36,9 @@ pub struct RolloutRules {
     pub direct_every: Duration,
     /// Watches that cannot begin: how long that may last.
     pub blind_grace: Duration,
+    /// A namespace that is being deleted: how long one attempt of a rollback waits until it is gone. Less than an attempt may take
+    /// (60 s), so that it ends with what still holds it and not with a timeout. Real clusters take 5 to 16 s (C15).
+    pub namespace_grace: Duration,
     /// Pods that cannot start.
     pub trouble: TroubleRules,
 }
@@ -47,6 +50,7 @@ impl Default for RolloutRules {
             events_every: Duration::from_secs(5),
             direct_every: Duration::from_secs(30),
             blind_grace: Duration::from_secs(30),
+            namespace_grace: Duration::from_secs(45),
             trouble: TroubleRules::default(),
         }
     }

@@ -26,9 +26,14 @@ impl Step for GitlabPulled {
         let Some(url) = &request.gitlab_url else {
             return Ok(Output::skipped("no gitlab_url was given"));
         };
-        let pulled = self.gitlab.pull(url).await?;
+        let pulled = self.gitlab.pull(url, request.user.as_str()).await?;
         let digest = &pulled.sha256[..12];
-        let message = format!("pulled {} settings ({} bytes, sha256 {digest}…)", pulled.keys.len(), pulled.bytes);
+        let at = match (&pulled.reference, &pulled.commit) {
+            (Some(reference), Some(commit)) => format!("{reference} at commit {}", &commit[..12]),
+            _ => "no commit is known: this is no file of a GitLab project".to_owned(),
+        };
+        let (keys, bytes) = (pulled.keys.len(), pulled.bytes);
+        let message = format!("pulled {keys} settings ({bytes} bytes, sha256 {digest}…; {at})");
         Ok(Output::new(message, &pulled)?)
     }
 

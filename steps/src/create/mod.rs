@@ -87,7 +87,7 @@ pub fn create_definition(deps: Deps) -> Definition {
     let at = || cluster.clone();
     let steps: Vec<Arc<dyn Step>> = vec![
         Arc::new(starting::Starting { cluster: at(), gitlab: gitlab.clone(), elastic, overlay, strict_sizing }),
-        Arc::new(namespace_created::NamespaceCreated { cluster: at() }),
+        Arc::new(namespace_created::NamespaceCreated { cluster: at(), gone_within: rollout.namespace_grace }),
         Arc::new(gitlab_pulled::GitlabPulled { gitlab }),
         Arc::new(k8s_applied::K8sApplied { cluster: at() }),
         Arc::new(resources_configured::ResourcesConfigured { cluster: at() }),

@@ -19,15 +19,13 @@ use crate::render::{Kind, Object, Through};
 /// The step's name, and the status of its report.
 pub(super) const NAME: &str = "namespace_created";
 
-/// How long one attempt of the compensation waits for the namespace to be gone: less than the attempt may take (60 s), so
-/// that it ends with what still holds it and not with a timeout. Real clusters take 5 to 16 s (C15).
-const GONE_WITHIN: Duration = Duration::from_secs(45);
-
 /// How many of others' objects are named.
 const NAMED_MAX: usize = 20;
 
 pub(super) struct NamespaceCreated {
     pub(super) cluster: Cluster,
+    /// How long one attempt of the compensation waits for the namespace to be gone.
+    pub(super) gone_within: Duration,
 }
 
 /// The namespace as it was made (S12).
@@ -82,7 +80,7 @@ impl Step for NamespaceCreated {
             let unseen = self.refuse_strangers(&plan, &one).await?;
             match self.cluster.delete_ours(&one, &plan.workflow).await? {
                 Deletion::Begun => {
-                    cx.wait(self.cluster.wait_gone(&one, GONE_WITHIN)).await??;
+                    cx.wait(self.cluster.wait_gone(&one, self.gone_within)).await??;
                     let mut message = format!("deleted namespace {} and all that was in it", one.name);
                     if !unseen.is_empty() {
                         message.push_str(&format!("; whether others had {} there may not be seen", unseen.join(", ")));

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use cairn_engine::{ErrorClass, StepError};
 use reqwest::StatusCode;
+use url::Url;
 
 use crate::settings::SettingsError;
 
@@ -68,7 +69,7 @@ pub enum GitLabError {
         most: usize,
     },
     /// An answer that is not the file.
-    #[error("{url} answers {status}{}", meaning(*status))]
+    #[error("{url} answers {status}{}", meaning(*status, token.as_deref()))]
     Status {
         /// Which URL.
         url: String,
@@ -76,6 +77,24 @@ pub enum GitLabError {
         status: StatusCode,
         /// How long the host asks to be left alone.
         retry_after: Option<Duration>,
+        /// The name of the token that was sent, if one was.
+        token: Option<String>,
+    },
+    /// The token for this host and tenant cannot be read.
+    #[error("the token `{name}` cannot be read from {at}: {why}; the operator sees to it")]
+    Token {
+        /// What the settings call it.
+        name: String,
+        /// Where its value should be.
+        at: String,
+        /// Why it is not to be had.
+        why: String,
+    },
+    /// Other bytes than the host had announced.
+    #[error("{url} is not what its host said it would be: the SHA-256 is another")]
+    Changed {
+        /// Which URL.
+        url: String,
     },
     /// More bytes than a file of settings needs.
     #[error("{url} has more than {most} bytes, the most that a file of settings may have")]
@@ -87,7 +106,7 @@ pub enum GitLabError {
     },
     /// A page for people.
     #[error(
-        "{url} is a web page and not a file: the file is absent, or its project is private; give the URL of the raw file (…/-/raw/…) of a public project"
+        "{url} is a web page and not a file: the file is absent, or its project is private; give the URL of the raw file (…/-/raw/…) of a public project, or have the operator give the engine a token for it"
     )]
     Html {
         /// Which URL.
@@ -132,11 +151,20 @@ pub enum GitLabError {
 }
 
 impl GitLabError {
+    pub(super) fn status(url: &Url, status: StatusCode, retry_after: Option<Duration>, token: Option<String>) -> Self {
+        Self::Status { url: url.to_string(), status, retry_after, token }
+    }
+
     /// Whether another attempt can do better. A pull changes nothing, so its outcome is never unknown.
     #[must_use]
     pub fn class(&self) -> ErrorClass {
         match self {
-            Self::Resolve { .. } | Self::Timeout { .. } | Self::Transport { .. } => ErrorClass::Transient,
+            Self::Resolve { .. }
+            | Self::Timeout { .. }
+            | Self::Transport { .. }
+            // A file that is mounted may come a moment later.
+            | Self::Token { .. }
+            | Self::Changed { .. } => ErrorClass::Transient,
             Self::Status { status, .. } if retryable(*status) => ErrorClass::Transient,
             Self::Url { .. }
             | Self::Scheme { .. }
@@ -169,18 +197,38 @@ fn retryable(status: StatusCode) -> bool {
     matches!(status.as_u16(), 429 | 500 | 502 | 503 | 504)
 }
 
-fn meaning(status: StatusCode) -> &'static str {
-    match status.as_u16() {
-        401 => ": it asks for a login; only files of public projects can be pulled",
-        403 => ": it refuses; only files of public projects can be pulled",
-        // GitLab answers the same for both, so that nobody learns which private projects there are.
-        404 => {
-            ": the file is absent, or its project is private; check the path and the branch, and that the project is public"
+fn meaning(status: StatusCode, token: Option<&str>) -> String {
+    let text = match (status.as_u16(), token) {
+        (401, None) => {
+            ": it asks for a login; the operator gives the engine a token for this host and tenant (`gitlab.tokens`), or the project is made public"
         }
-        429 => ": it is asked too often and wants to be left alone for a while",
+        (401, Some(token)) => {
+            return format!(
+                ": it does not accept the token `{token}`: it has expired, or was revoked; the operator renews it"
+            );
+        }
+        (403, None) => {
+            ": it refuses; the operator gives the engine a token for this host and tenant (`gitlab.tokens`), or the project is made public"
+        }
+        (403, Some(token)) => {
+            return format!(
+                ": it refuses the token `{token}`: it needs the scope read_api or read_repository, and this address may be banned for an hour after failed logins"
+            );
+        }
+        // GitLab answers the same for both, so that nobody learns which private projects there are.
+        (404, None) => {
+            ": the file is absent, or its project is private; check the path and the branch, and that the project is public or the operator has given the engine a token for it"
+        }
+        (404, Some(token)) => {
+            return format!(
+                ": the file is absent, or the token `{token}` may not see its project (a deploy token may not, whatever its scope); check the path, the branch and the token's project"
+            );
+        }
+        (429, _) => ": it is asked too often and wants to be left alone for a while",
         _ if retryable(status) => ": it is out of order for the moment",
         _ => "",
-    }
+    };
+    text.to_owned()
 }
 
 /// reqwest says "error sending request", and why only in its sources.

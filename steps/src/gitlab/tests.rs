@@ -1,5 +1,7 @@
 //! Hostile and broken hosts, played on loopback.
 
+mod api;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -18,6 +20,11 @@ struct Played {
 }
 
 async fn play(answer: impl Fn(&str) -> Option<Vec<u8>> + Send + Sync + 'static) -> Played {
+    play_requests(move |head| answer(head.split(' ').nth(1).unwrap_or_default())).await
+}
+
+/// The same, by the whole head of a request.
+async fn play_requests(answer: impl Fn(&str) -> Option<Vec<u8>> + Send + Sync + 'static) -> Played {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a free port");
     let address = listener.local_addr().expect("bound");
     let asked = Arc::new(AtomicUsize::new(0));
@@ -37,8 +44,7 @@ async fn play(answer: impl Fn(&str) -> Option<Vec<u8>> + Send + Sync + 'static) 
                     }
                 }
                 let head = String::from_utf8_lossy(&head).into_owned();
-                let path = head.split(' ').nth(1).unwrap_or_default().to_owned();
-                match answer(&path) {
+                match answer(&head) {
                     // Whoever reads no further breaks the connection, and that is fine.
                     Some(bytes) => drop(socket.write_all(&bytes).await),
                     None => std::future::pending().await,
@@ -70,18 +76,23 @@ impl Played {
 
     fn client(&self) -> GitLab {
         let host = AllowedHost::parse(&self.address.to_string()).expect("a host").private();
-        GitLab::new(GitLabRules { hosts: vec![host], allow_http: true, time_max: Duration::from_secs(10) })
+        GitLab::new(GitLabRules {
+            hosts: vec![host],
+            allow_http: true,
+            time_max: Duration::from_secs(10),
+            ..GitLabRules::default()
+        })
     }
 
     async fn refusal(&self, path: &str) -> GitLabError {
-        self.client().pull(&self.url(path)).await.expect_err("a refusal")
+        self.client().pull(&self.url(path), "acme").await.expect_err("a refusal")
     }
 }
 
 #[tokio::test]
 async fn a_good_file_is_pulled_with_its_digest() {
     let host = play(|_| ok(GOOD)).await;
-    let pulled = host.client().pull(&host.url("/a.yml")).await.expect("pulled");
+    let pulled = host.client().pull(&host.url("/a.yml"), "acme").await.expect("pulled");
     assert_eq!(pulled.content, GOOD);
     assert_eq!(pulled.bytes, GOOD.len());
     assert_eq!(pulled.sha256.len(), 64);
@@ -93,7 +104,7 @@ async fn a_good_file_is_pulled_with_its_digest() {
 async fn without_an_allow_list_nothing_is_asked_and_the_message_says_how_to_allow_a_host() {
     let host = play(|_| ok(GOOD)).await;
     let client = GitLab::new(GitLabRules { allow_http: true, ..GitLabRules::default() });
-    let error = client.pull(&host.url("/a.yml")).await.expect_err("refused");
+    let error = client.pull(&host.url("/a.yml"), "acme").await.expect_err("refused");
     assert!(error.to_string().contains("the operator allows one with the setting `gitlab.hosts`"), "{error}");
     assert_eq!(error.class(), ErrorClass::Permanent);
     assert_eq!(host.asked.load(Ordering::SeqCst), 0);
@@ -105,7 +116,8 @@ async fn an_address_inside_is_refused_even_when_its_host_is_allowed() {
     for name in ["127.0.0.1", "localhost"] {
         let allowed = AllowedHost::parse(&format!("{name}:{}", host.address.port())).expect("a host");
         let client = GitLab::new(GitLabRules { hosts: vec![allowed], allow_http: true, ..GitLabRules::default() });
-        let error = client.pull(&format!("http://{name}:{}/a.yml", host.address.port())).await.expect_err("refused");
+        let error =
+            client.pull(&format!("http://{name}:{}/a.yml", host.address.port()), "acme").await.expect_err("refused");
         assert!(matches!(error, GitLabError::Inside { .. }), "{error}");
     }
     assert_eq!(host.asked.load(Ordering::SeqCst), 0);
@@ -115,11 +127,11 @@ async fn an_address_inside_is_refused_even_when_its_host_is_allowed() {
 async fn a_metadata_address_and_other_schemes_are_refused() {
     let hosts = vec![AllowedHost::parse("169.254.169.254").expect("a host")];
     let client = GitLab::new(GitLabRules { hosts, allow_http: true, ..GitLabRules::default() });
-    let error = client.pull("http://169.254.169.254/latest/meta-data").await.expect_err("refused");
+    let error = client.pull("http://169.254.169.254/latest/meta-data", "acme").await.expect_err("refused");
     assert!(matches!(error, GitLabError::Inside { .. }), "{error}");
     let strict = GitLab::new(GitLabRules::default());
     for url in ["file:///etc/passwd", "http://gitlab.example.com/a.yml", "gopher://gitlab.example.com/"] {
-        assert!(matches!(strict.pull(url).await, Err(GitLabError::Scheme { .. })), "{url}");
+        assert!(matches!(strict.pull(url, "acme").await, Err(GitLabError::Scheme { .. })), "{url}");
     }
 }
 
@@ -250,7 +262,7 @@ async fn redirects_are_followed_on_the_same_host_and_three_times_at_most() {
         _ => ok(GOOD),
     })
     .await;
-    assert_eq!(host.client().pull(&host.url("/moved")).await.expect("followed").url, host.url("/a.yml"));
+    assert_eq!(host.client().pull(&host.url("/moved"), "acme").await.expect("followed").url, host.url("/a.yml"));
     assert!(matches!(host.refusal("/loop").await, GitLabError::Redirects { .. }));
     assert!(matches!(host.refusal("/nowhere").await, GitLabError::Status { .. }));
 }
@@ -290,10 +302,10 @@ async fn a_host_that_never_ends_its_answer_is_given_up() {
         .await;
     let client = host.client();
     client.set_rules(GitLabRules { time_max: Duration::from_millis(200), ..GitLabRules::clone(&client.rules()) });
-    let error = client.pull(&host.url("/silent")).await.expect_err("given up");
+    let error = client.pull(&host.url("/silent"), "acme").await.expect_err("given up");
     assert!(matches!(error, GitLabError::Timeout { .. }), "{error}");
     assert_eq!(error.class(), ErrorClass::Transient);
-    let error = client.pull(&host.url("/short")).await.expect_err("broken off");
+    let error = client.pull(&host.url("/short"), "acme").await.expect_err("broken off");
     assert_eq!(error.class(), ErrorClass::Transient, "{error}");
 }
 

@@ -7,21 +7,27 @@
 //! - size and time are bounded, no proxy and no cookie of this machine is used, and nothing is unpacked;
 //! - what comes back must be a mapping of settings that may be set (see [`crate::settings`]).
 //!
-//! Not done here: tokens for private projects, and pinning a branch to a commit. The content and its digest are in the
-//! step's output, so a resume uses the same bytes.
+//! A file of a project is pulled by commit: the API resolves the ref first, the content is that of the commit, and commit and digest are
+//! in the step's output. A file behind any other URL of an allowed host is pulled as it is, and the output says that no commit is known.
+//! Either way a resume uses the same bytes.
 
 mod error;
+mod place;
+mod token;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use reqwest::{Client, Response, StatusCode, header, redirect};
+use reqwest::header::{self, HeaderMap};
+use reqwest::{Client, Method, Response, StatusCode, redirect};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use url::{Host, Url};
 
 pub use self::error::GitLabError;
+use self::place::{File, Place};
+pub use self::token::{Token, TokenKind, TokenSource};
 use crate::addresses;
 use crate::request::RequestRules;
 use crate::settings::Settings;
@@ -91,11 +97,13 @@ pub struct GitLabRules {
     pub allow_http: bool,
     /// The time of one pull, with its redirects, from the first byte to the last.
     pub time_max: Duration,
+    /// Tokens for private projects.
+    pub tokens: Vec<Token>,
 }
 
 impl Default for GitLabRules {
     fn default() -> Self {
-        Self { hosts: Vec::new(), allow_http: false, time_max: Duration::from_secs(20) }
+        Self { hosts: Vec::new(), allow_http: false, time_max: Duration::from_secs(20), tokens: Vec::new() }
     }
 }
 
@@ -116,6 +124,15 @@ impl GitLabRules {
 pub struct Pulled {
     /// Where it came from in the end, redirects followed.
     pub url: String,
+    /// The ref that was asked for, where the file is one of a GitLab project.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reference: Option<String>,
+    /// The commit that the ref was at, and whose file this is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub commit: Option<String>,
+    /// The name of the token that was used, if one was: never its value.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<String>,
     /// The SHA-256 of the content, in hexadecimal digits.
     pub sha256: String,
     /// The length of the content.
@@ -158,34 +175,87 @@ impl GitLab {
     /// # Errors
     /// [`GitLabError`]: not on the allow-list, or not of an allowed scheme.
     pub fn permits(&self, url: &str) -> Result<(), GitLabError> {
-        let url = Url::parse(url).map_err(|error| GitLabError::Url { url: url.to_owned(), error })?;
-        allowed(&self.rules(), &url).map(|_| ())
+        allowed(&self.rules(), &parse(url)?).map(|_| ())
     }
 
-    /// Pulls the file behind this URL.
+    /// Pulls the file behind this URL, for this tenant.
     ///
     /// # Errors
     /// [`GitLabError`], each with its class: only what the host may cure by itself is worth another attempt.
-    pub async fn pull(&self, url: &str) -> Result<Pulled, GitLabError> {
+    pub async fn pull(&self, url: &str, tenant: &str) -> Result<Pulled, GitLabError> {
         let limit = self.rules().time_max;
-        let pulled = tokio::time::timeout(limit, self.follow(url)).await;
+        let pulled = tokio::time::timeout(limit, self.pull_at_leisure(url, tenant)).await;
         pulled.unwrap_or_else(|_| Err(GitLabError::Timeout { url: url.to_owned(), limit }))
     }
 
-    async fn follow(&self, url: &str) -> Result<Pulled, GitLabError> {
-        let mut at = Url::parse(url).map_err(|error| GitLabError::Url { url: url.to_owned(), error })?;
+    async fn pull_at_leisure(&self, url: &str, tenant: &str) -> Result<Pulled, GitLabError> {
+        let at = parse(url)?;
+        let rules = self.rules();
+        allowed(&rules, &at)?;
+        let token = rules.tokens.iter().find(|token| token.is_for(tenant, &at));
+        let named = token.map(|token| token.name.clone());
+        let Some(place) = Place::of(&at) else { return self.plain(at).await };
+        let Some((file, metadata)) = self.resolve(&place, token).await? else {
+            // No right to the project, no such file, or a host without the API: its page says which, as far as it says.
+            return match named {
+                Some(_) => Err(GitLabError::status(&at, StatusCode::NOT_FOUND, None, named)),
+                None => self.plain(at).await,
+            };
+        };
+        let from = parse(&file.content(&metadata.commit))?;
+        let (from, response) = self.follow(Method::GET, from, token).await?;
+        let content = content(&from, response, named.clone()).await?;
+        let digest = crate::settings::hex(&Sha256::digest(content.as_bytes()));
+        if metadata.sha256.is_some_and(|announced| !announced.eq_ignore_ascii_case(&digest)) {
+            return Err(GitLabError::Changed { url: from.to_string() });
+        }
+        let (reference, commit) = (Some(file.reference), Some(metadata.commit));
+        Ok(Pulled { reference, commit, token: named, ..checked(&from, content)? })
+    }
+
+    /// The file as its URL has it now: no commit is known.
+    async fn plain(&self, url: Url) -> Result<Pulled, GitLabError> {
+        let (from, response) = self.follow(Method::GET, url, None).await?;
+        let content = content(&from, response, None).await?;
+        checked(&from, content)
+    }
+
+    /// Which file it is, and the commit that its ref is at now; `None` if the API knows no such file.
+    async fn resolve(&self, place: &Place, token: Option<&Token>) -> Result<Option<(File, Metadata)>, GitLabError> {
+        for file in place.files() {
+            let (at, response) = self.follow(Method::HEAD, parse(&file.metadata())?, token).await?;
+            match response.status() {
+                StatusCode::OK => {}
+                StatusCode::NOT_FOUND => continue,
+                status => {
+                    let named = token.map(|token| token.name.clone());
+                    return Err(GitLabError::status(&at, status, retry_after(&response), named));
+                }
+            }
+            // A host that answers everything with a page has no such header.
+            let Some(metadata) = Metadata::of(response.headers()) else { return Ok(None) };
+            if metadata.bytes.is_some_and(|bytes| bytes > CONTENT_BYTES_MAX) {
+                return Err(GitLabError::TooLarge { url: at.to_string(), most: CONTENT_BYTES_MAX });
+            }
+            return Ok(Some((file, metadata)));
+        }
+        Ok(None)
+    }
+
+    async fn follow(&self, method: Method, url: Url, token: Option<&Token>) -> Result<(Url, Response), GitLabError> {
+        let mut at = url.clone();
         for _ in 0..=REDIRECTS_MAX {
-            let response = self.ask(&at).await?;
+            let response = self.ask(&method, &at, token).await?;
             if !response.status().is_redirection() {
-                return self.read(at, response).await;
+                return Ok((at, response));
             }
             at = next(&at, &response)?;
         }
-        Err(GitLabError::Redirects { url: url.to_owned(), most: REDIRECTS_MAX })
+        Err(GitLabError::Redirects { url: url.to_string(), most: REDIRECTS_MAX })
     }
 
     /// One request to one checked address.
-    async fn ask(&self, url: &Url) -> Result<Response, GitLabError> {
+    async fn ask(&self, method: &Method, url: &Url, token: Option<&Token>) -> Result<Response, GitLabError> {
         let rules = self.rules();
         let host = allowed(&rules, url)?;
         let addresses = resolve(url).await?;
@@ -210,53 +280,93 @@ impl GitLab {
             .user_agent(concat!("cairn/", env!("CARGO_PKG_VERSION")))
             .build()
             .map_err(transport)?;
-        let request = client.get(url.clone()).header(header::ACCEPT, "text/plain, application/yaml, */*;q=0.1");
+        let mut request = client
+            .request(method.clone(), url.clone())
+            .header(header::ACCEPT, "text/plain, application/yaml, */*;q=0.1");
+        // Looked at once more at the very request: a token goes to its own host and no other.
+        if let Some(token) = token.filter(|token| token.host.covers(url)) {
+            let unreadable = |why| GitLabError::Token { name: token.name.clone(), at: token.source.to_string(), why };
+            let (name, value) = token.header().map_err(unreadable)?;
+            request = request.header(name, value);
+        }
         request.send().await.map_err(transport)
     }
+}
 
-    async fn read(&self, url: Url, mut response: Response) -> Result<Pulled, GitLabError> {
-        let status = response.status();
-        if status != StatusCode::OK {
-            return Err(GitLabError::Status { url: url.to_string(), status, retry_after: retry_after(&response) });
-        }
-        let too_large = || GitLabError::TooLarge { url: url.to_string(), most: CONTENT_BYTES_MAX };
-        let announced = response.content_length().unwrap_or(0);
-        if announced > CONTENT_BYTES_MAX as u64 {
-            return Err(too_large());
-        }
-        let html = response
-            .headers()
-            .get(header::CONTENT_TYPE)
-            .and_then(|value| value.to_str().ok())
-            .is_some_and(|value| value.trim_start().to_ascii_lowercase().starts_with("text/html"));
-        let mut bytes = Vec::new();
-        while let Some(chunk) = response
-            .chunk()
-            .await
-            .map_err(|error| GitLabError::Transport { url: url.to_string(), error: error.without_url() })?
-        {
-            if bytes.len() + chunk.len() > CONTENT_BYTES_MAX {
-                return Err(too_large());
-            }
-            bytes.extend_from_slice(&chunk);
-        }
-        let content = String::from_utf8(bytes).map_err(|_| GitLabError::NotText { url: url.to_string() })?;
-        if html || looks_like_html(&content) {
-            return Err(GitLabError::Html { url: url.to_string() });
-        }
-        if content.starts_with("version https://git-lfs") {
-            return Err(GitLabError::Lfs { url: url.to_string() });
-        }
-        let settings =
-            Settings::parse(&content).map_err(|error| GitLabError::Settings { url: url.to_string(), error })?;
-        Ok(Pulled {
-            sha256: crate::settings::hex(&Sha256::digest(content.as_bytes())),
-            bytes: content.len(),
-            keys: settings.keys().into_iter().map(str::to_owned).collect(),
-            url: url.into(),
-            content,
+/// What the API says of a file without sending it.
+struct Metadata {
+    commit: String,
+    sha256: Option<String>,
+    bytes: Option<usize>,
+}
+
+impl Metadata {
+    fn of(headers: &HeaderMap) -> Option<Self> {
+        let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
+        let is_hash =
+            |text: &String| matches!(text.len(), 40 | 64) && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+        Some(Self {
+            commit: text("x-gitlab-commit-id").filter(is_hash)?,
+            sha256: text("x-gitlab-content-sha256"),
+            bytes: text("x-gitlab-size").and_then(|size| size.parse().ok()),
         })
     }
+}
+
+fn parse(url: &str) -> Result<Url, GitLabError> {
+    Url::parse(url).map_err(|error| GitLabError::Url { url: url.to_owned(), error })
+}
+
+/// The text of an answer, if it is a file and not too long.
+async fn content(url: &Url, mut response: Response, token: Option<String>) -> Result<String, GitLabError> {
+    let status = response.status();
+    if status != StatusCode::OK {
+        return Err(GitLabError::status(url, status, retry_after(&response), token));
+    }
+    let too_large = || GitLabError::TooLarge { url: url.to_string(), most: CONTENT_BYTES_MAX };
+    let announced = response.content_length().unwrap_or(0);
+    if announced > CONTENT_BYTES_MAX as u64 {
+        return Err(too_large());
+    }
+    let html = response
+        .headers()
+        .get(header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .is_some_and(|value| value.trim_start().to_ascii_lowercase().starts_with("text/html"));
+    let mut bytes = Vec::new();
+    while let Some(chunk) = response
+        .chunk()
+        .await
+        .map_err(|error| GitLabError::Transport { url: url.to_string(), error: error.without_url() })?
+    {
+        if bytes.len() + chunk.len() > CONTENT_BYTES_MAX {
+            return Err(too_large());
+        }
+        bytes.extend_from_slice(&chunk);
+    }
+    let content = String::from_utf8(bytes).map_err(|_| GitLabError::NotText { url: url.to_string() })?;
+    if html || looks_like_html(&content) {
+        return Err(GitLabError::Html { url: url.to_string() });
+    }
+    if content.starts_with("version https://git-lfs") {
+        return Err(GitLabError::Lfs { url: url.to_string() });
+    }
+    Ok(content)
+}
+
+/// The content as settings that may be set.
+fn checked(url: &Url, content: String) -> Result<Pulled, GitLabError> {
+    let settings = Settings::parse(&content).map_err(|error| GitLabError::Settings { url: url.to_string(), error })?;
+    Ok(Pulled {
+        url: url.to_string(),
+        reference: None,
+        commit: None,
+        token: None,
+        sha256: crate::settings::hex(&Sha256::digest(content.as_bytes())),
+        bytes: content.len(),
+        keys: settings.keys().into_iter().map(str::to_owned).collect(),
+        content,
+    })
 }
 
 fn allowed<'a>(rules: &'a GitLabRules, url: &Url) -> Result<&'a AllowedHost, GitLabError> {
@@ -275,7 +385,7 @@ fn next(at: &Url, response: &Response) -> Result<Url, GitLabError> {
     let location = response.headers().get(header::LOCATION).and_then(|value| value.to_str().ok());
     let to = location.and_then(|location| at.join(location).ok());
     let Some(to) = to else {
-        return Err(GitLabError::Status { url: at.to_string(), status: response.status(), retry_after: None });
+        return Err(GitLabError::status(at, response.status(), None, None));
     };
     // GitLab sends whoever may not see a project to its login page: the same answer as for one that is not there.
     if to.path().ends_with("/users/sign_in") {
