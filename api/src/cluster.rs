@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use cairn_steps::cluster::Cluster;
+use cairn_steps::cluster::{Cluster, health::Reach};
 use kube::{
     Client, Config,
     config::{KubeConfigOptions, Kubeconfig},
@@ -12,6 +12,8 @@ use tokio::sync::Mutex;
 
 use crate::config::At;
 
+/// The variable that every container in Kubernetes has.
+const IN_A_POD: &str = "KUBERNETES_SERVICE_HOST";
 /// The time that the question whether it is there may take.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long an answer to that question is used again.
@@ -37,7 +39,11 @@ pub(crate) async fn configured(at: &At) -> anyhow::Result<Cluster> {
             .await
             .context("no cluster is configured: give --kubeconfig FILE, or use `cairn dev`, which brings its own")?,
     };
-    Cluster::connect(config).context("the cluster's client cannot be made")
+    let reach = match std::env::var_os(IN_A_POD) {
+        Some(_) => Reach::Inside,
+        None => Reach::Outside,
+    };
+    Ok(Cluster::connect(config).context("the cluster's client cannot be made")?.reached(reach))
 }
 
 /// The cluster without authentication, such as a sandbox, at this URL.

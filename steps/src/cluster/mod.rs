@@ -9,6 +9,7 @@ pub mod compare;
 pub mod doctor;
 pub mod errors;
 pub mod gone;
+pub mod health;
 mod progress;
 pub mod rehearse;
 mod repair;
@@ -29,6 +30,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::OnceCell;
 
 use self::errors::{Asked, step_error};
+use self::health::Reach;
 use self::strangers::Tolerated;
 use self::watched::Watched;
 use crate::names;
@@ -48,6 +50,7 @@ pub struct Cluster {
     watch_client: Client,
     watched: Arc<OnceCell<Watched>>,
     tolerated: Arc<[Tolerated]>,
+    reach: Reach,
 }
 
 /// An object that a step has made: what the compensation may delete.
@@ -87,7 +90,13 @@ impl Cluster {
     /// The cluster behind this client. For a client over a network, see [`Cluster::connect`].
     #[must_use]
     pub fn new(client: Client) -> Self {
-        Self { watch_client: client.clone(), client, watched: Arc::default(), tolerated: Arc::default() }
+        Self {
+            watch_client: client.clone(),
+            client,
+            watched: Arc::default(),
+            tolerated: Arc::default(),
+            reach: Reach::default(),
+        }
     }
 
     /// Connects to a cluster, with the client's own retries off and an end to every wait (C13).
@@ -108,7 +117,14 @@ impl Cluster {
             watch_client: Client::try_from(watching)?,
             watched: Arc::default(),
             tolerated: Arc::default(),
+            reach: Reach::default(),
         })
+    }
+
+    /// The same cluster, whose Elasticsearch can be asked this way.
+    #[must_use]
+    pub fn reached(self, reach: Reach) -> Self {
+        Self { reach, ..self }
     }
 
     /// The same cluster, which puts these into its namespaces by itself: they do not keep a namespace from being deleted.

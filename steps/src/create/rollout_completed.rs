@@ -10,6 +10,7 @@ use cairn_engine::{ErrorClass, Output, Probe, RetryPolicy, Step, StepContext, St
 use serde::Serialize;
 
 use super::plan::{Objects, Plan, Seen, made_anew, made_by_all};
+use crate::cluster::health::Health;
 use crate::cluster::rollout::{Awaited, RolledOut, RolloutRules};
 use crate::cluster::{Cluster, Made, made};
 use crate::names;
@@ -31,6 +32,8 @@ pub(super) struct RolloutCompleted {
 struct Ready {
     ready: bool,
     workloads: Vec<RolledOut>,
+    /// What Elasticsearch itself says, or why it could not be asked.
+    health: Health,
     #[serde(flatten)]
     made: Objects,
 }
@@ -60,7 +63,9 @@ impl Step for RolloutCompleted {
         for one in plan.apply(cx, &self.cluster, &formed(&plan)).await?.made {
             applied.push(one);
         }
-        output(workloads, applied)
+        // "Ready" is not "formed": once, and whatever it says, for the pods are as they should be.
+        let health = cx.wait(self.cluster.health(plan.namespace())).await?;
+        output(workloads, health, applied)
     }
 
     async fn probe(&self, cx: &StepContext) -> Result<Probe, StepError> {
@@ -76,7 +81,10 @@ impl Step for RolloutCompleted {
         let is_workload = |made: &&Made| made.kind() != Some(Kind::ConfigMap);
         let workloads: Vec<Made> = there.made.iter().filter(is_workload).cloned().collect();
         match self.cluster.is_rolled_out(plan.namespace(), &workloads).await? {
-            Some(workloads) => Ok(Probe::Applied { output: output(workloads, there)? }),
+            Some(workloads) => {
+                let health = self.cluster.health(plan.namespace()).await;
+                Ok(Probe::Applied { output: output(workloads, health, there)? })
+            }
             None => made_anew(cx, there),
         }
     }
@@ -125,11 +133,14 @@ fn workloads_made(cx: &StepContext) -> Vec<Made> {
     workloads
 }
 
-fn output(workloads: Vec<RolledOut>, made: Objects) -> Result<Output, StepError> {
+fn output(workloads: Vec<RolledOut>, health: Health, made: Objects) -> Result<Output, StepError> {
     let ready = |name: &str| {
         workloads.iter().find(|one| one.workload.ends_with(name)).map_or((0, 0), |one| (one.ready, one.replicas))
     };
     let (nodes, kibana) = (ready(names::STATEFUL_SET), ready(names::KIBANA));
-    let message = format!("ready: elasticsearch {}/{}, kibana {}/{}", nodes.0, nodes.1, kibana.0, kibana.1);
-    Ok(Output::new(message, &Ready { ready: true, workloads, made })?)
+    let mut message = format!("ready: elasticsearch {}/{}, kibana {}/{}", nodes.0, nodes.1, kibana.0, kibana.1);
+    if let Health::Asked { status, nodes } = &health {
+        message.push_str(&format!("; Elasticsearch says {status}, {nodes} nodes"));
+    }
+    Ok(Output::new(message, &Ready { ready: true, workloads, health, made })?)
 }

@@ -4,6 +4,7 @@
 mod adoption;
 mod bench;
 mod faults;
+mod health;
 mod overlay;
 mod rollback;
 mod stalled;
