@@ -38,6 +38,20 @@ async fn the_demo_shows_ten_steps_and_where_to_go_on() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The demo itself checks that the error names cause and way out, and that nothing is left.
+#[tokio::test(flavor = "multi_thread")]
+async fn each_scenario_ends_with_its_cause_its_evidence_and_the_way_out() -> anyhow::Result<()> {
+    let scenarios = ["image-pull", "no-gpu-node", "quota", "claim-class", "foreign-namespace", "namespace-finalizer"];
+    let each = |scenario: &'static str| async move {
+        let shown = demo(&["--scenario", scenario]).await?;
+        for words in ["what is wrong here", "what the `failed` report says", "nothing left"] {
+            ensure!(shown.contains(words), "{scenario}: {words} is not in:\n{shown}");
+        }
+        anyhow::Ok(())
+    };
+    stream::iter(scenarios).map(each).buffer_unordered(AT_ONCE).try_collect().await
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn crashed_at_any_step_the_demo_resumes_and_completes() -> anyhow::Result<()> {
     let each = |step: &'static str| async move {

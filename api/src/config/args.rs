@@ -6,6 +6,7 @@ use cairn_steps::report::STATUSES;
 use clap::{Args as ClapArgs, Parser, Subcommand};
 
 use super::duration;
+use crate::demo::Scenario;
 use crate::telemetry::LogFormat;
 
 const EXAMPLES: &str = "\
@@ -43,7 +44,7 @@ pub(crate) enum Command {
     Dev(Box<DevArgs>),
     /// Show one creation, live: with a crash, with a rollback, or plainly.
     #[command(
-        after_help = "Examples:\n  cairn demo\n  cairn demo --exit --crash-at gitlab_pulled\n  cairn demo --exit --fail-at k8s_applied",
+        after_help = "Examples:\n  cairn demo\n  cairn demo --exit --crash-at gitlab_pulled\n  cairn demo --exit --fail-at k8s_applied\n  cairn demo --exit --scenario image-pull",
         mut_arg("data", |arg| arg.help("Where the journal is kept [default: a new temporary directory, which stays]")),
         mut_arg("port", |arg| arg.help("The port on 127.0.0.1; 0 picks a free one and prints it [default: 8080 if it is free, else any]")),
         mut_arg("listen", |arg| arg.hide(true)),
@@ -328,6 +329,9 @@ pub(crate) struct DemoArgs {
     /// Let this step fail, and take everything back
     #[arg(long, value_name = "STEP")]
     pub(crate) fail_at: Option<StepChoice>,
+    /// A cluster where the creation cannot work out, and how it says so
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["crash_at", "fail_at", "config"])]
+    pub(crate) scenario: Option<Scenario>,
 }
 
 /// `cairn sandbox`

@@ -43,18 +43,17 @@ impl Client {
         asked.is_ok_and(|answer| answer.status() == StatusCode::OK)
     }
 
-    /// Submits a creation with the defaults, under the first name that is free.
+    /// Submits a creation with these fields and the defaults of the rest, under the first name that is free.
     ///
     /// # Errors
     /// If it is not accepted.
-    pub(crate) async fn submit(&self, user: &str) -> anyhow::Result<Accepted> {
+    pub(crate) async fn submit(&self, user: &str, wanted: &Value) -> anyhow::Result<Accepted> {
         for number in 1..=NAMES_MAX {
             let service = if number == 1 { "search".to_owned() } else { format!("search-{number}") };
-            let asked = self
-                .http
-                .post(format!("{}/clusters", self.url))
-                .timeout(ANSWER_TIME_MAX)
-                .json(&json!({ "user": user, "service_name": service }));
+            let mut body = wanted.clone();
+            body["user"] = json!(user);
+            body["service_name"] = json!(service);
+            let asked = self.http.post(format!("{}/clusters", self.url)).timeout(ANSWER_TIME_MAX).json(&body);
             let answer = asked.send().await.context("the engine does not answer")?;
             let status = answer.status();
             let body: Value = answer.json().await.context("the engine's answer is no JSON")?;

@@ -1,4 +1,4 @@
-//! `cairn demo`: one creation, live; plainly, with a crash, or with a rollback.
+//! `cairn demo`: one creation, live; plainly, with a crash, with a rollback, or on a cluster where it cannot work out.
 //!
 //! Nothing is staged. The engine is a process of its own, started as `cairn dev`; it is spoken to over HTTP, and what is
 //! shown comes out of its journal, as events. The sandbox cluster lives in this process, so a killed engine does not take
@@ -6,14 +6,16 @@
 
 mod client;
 mod process;
+mod scenario;
 mod screen;
 
 use std::{net::Ipv4Addr, path::PathBuf, process::ExitCode, time::Duration};
 
 use anyhow::{Context as _, bail, ensure};
-use cairn_engine::{Entry, Outcome, Phase, Sequence, WorkflowState};
-use cairn_steps::{names::WORKFLOW_ANNOTATION, report::STATUSES};
+use cairn_engine::{Entry, Fact, Outcome, Phase, Sequence, WorkflowState};
+use cairn_steps::{names::WORKFLOW_ANNOTATION, report::STATUSES, sandbox::FaultId};
 
+pub(crate) use self::scenario::Scenario;
 use self::{
     client::{Client, Events},
     process::{EngineProcess, Launch},
@@ -42,7 +44,11 @@ pub(crate) async fn run(args: DemoArgs) -> anyhow::Result<ExitCode> {
         // It stays: the journal is there to be looked at.
         None => tempfile::Builder::new().prefix("cairn-demo-").tempdir().context("no temporary directory")?.keep(),
     };
-    let places = Places { data: Some(data), ..args.shared.places.clone() };
+    let config = match args.scenario {
+        Some(scenario) => Some(scenario.write_settings(&data)?),
+        None => args.shared.places.config.clone(),
+    };
+    let places = Places { data: Some(data), config, ..args.shared.places.clone() };
     let shared = Shared { places, ..args.shared.clone() };
     // Wrong settings are told here, not in the log of a process that nobody sees.
     let settings = Settings::new(&shared)?;
@@ -52,7 +58,7 @@ pub(crate) async fn run(args: DemoArgs) -> anyhow::Result<ExitCode> {
     telemetry::start(settings.log_format, "warn")?;
     let sandbox = RunningSandbox::start(&settings.data, 0, &args.cluster).await?;
     let launch = Launch::new(&shared, &settings, &format!("http://{}", sandbox.address))?;
-    let mut demo = Demo { args, settings, sandbox, launch, screen: Screen::new() };
+    let mut demo = Demo { args, settings, sandbox, launch, screen: Screen::new(), held: None };
     let shown = tokio::select! {
         shown = tokio::time::timeout(TIME_MAX, demo.show()) => match shown {
             Ok(shown) => shown,
@@ -77,6 +83,8 @@ struct Demo {
     sandbox: RunningSandbox,
     launch: Launch,
     screen: Screen,
+    /// What holds a namespace, until it has been seen to.
+    held: Option<FaultId>,
 }
 
 impl Demo {
@@ -87,10 +95,18 @@ impl Demo {
             (None, Some(step)) => vec!["--fail-at".to_owned(), step.as_str().to_owned()],
             (None, None) => Vec::new(),
         };
+        let mut wanted = serde_json::json!({});
+        if let Some(scenario) = self.args.scenario {
+            self.held = scenario.prepare(&self.sandbox.sandbox).await?;
+            wanted = scenario.request();
+        }
         let mut engine = self.launch.start(self.port()?, &fault).await?;
         let client = Client::new(&engine.url());
         self.screen.introduce(&self.settings, &self.sandbox, &engine);
-        let accepted = client.submit(USER).await?;
+        if let Some(scenario) = self.args.scenario {
+            self.screen.scenario(scenario.story());
+        }
+        let accepted = client.submit(USER, &wanted).await?;
         self.screen.accepted(&accepted);
 
         let mut watched = Watched::default();
@@ -124,6 +140,12 @@ impl Demo {
             watched.take_in(&entry)?;
             let state = watched.state.as_ref().expect("it has just taken in an entry");
             self.screen.entry(&entry, state);
+            if let Fact::CompensationFailed { error, .. } = &entry.fact
+                && let Some(held) = self.held.take()
+            {
+                self.sandbox.sandbox.faults().remove(held);
+                self.screen.released(&error.message);
+            }
             match state.phase() {
                 Phase::Finished { .. } => return Ok(true),
                 Phase::Parked { .. } => bail!("the workflow is parked: {:?}", state.phase()),
@@ -144,6 +166,16 @@ impl Demo {
             .filter(|report| report["workflow_id"] == state.id().to_string().as_str())
             .filter_map(|report| report["status"].as_str())
             .collect();
+        if let Some(scenario) = self.args.scenario {
+            scenario.check(state)?;
+            let left = self.left(&state.id().to_string());
+            ensure!(left.is_empty(), "the rollback left behind: {}", left.join(", "));
+            let (_, failure) = state.failure().context("it failed without saying why")?;
+            let record = client.get(&format!("/deployments?user={tenant}&service_name={service}")).await?;
+            self.screen.told(failure);
+            self.screen.rolled_back(&record[0]);
+            return Ok(());
+        }
         if let Some(step) = self.args.fail_at {
             ensure!(
                 state.outcome() == Some(Outcome::Failed),

@@ -53,6 +53,19 @@ impl Launch {
         if let Some(filter) = &shared.places.log_filter {
             arguments.extend(["--log-filter".into(), filter.into()]);
         }
+        let texts = [
+            ("--es-version", &shared.es_version),
+            ("--es-image", &shared.es_image),
+            ("--kibana-image", &shared.kibana_image),
+        ];
+        for (flag, text) in texts {
+            if let Some(text) = text {
+                arguments.extend([flag.into(), text.into()]);
+            }
+        }
+        if shared.strict_sizing {
+            arguments.push("--strict-sizing".into());
+        }
         let format = match settings.log_format {
             crate::telemetry::LogFormat::Human => "human",
             crate::telemetry::LogFormat::Json => "json",

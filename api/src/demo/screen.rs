@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use cairn_engine::{Attempt, Entry, Fact, Outcome, Probe, StepName, Timestamp, WorkflowState};
+use cairn_engine::{Attempt, Entry, Fact, Failure, Outcome, Probe, StepName, Timestamp, WorkflowState};
 use cairn_steps::report::STATUSES;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::Value;
@@ -60,6 +60,29 @@ impl Screen {
             engine.url(),
             engine.id()
         );
+    }
+
+    /// What is the matter with the cluster of a scenario.
+    pub(crate) fn scenario(&self, story: &str) {
+        out!("  what is wrong here: {story}\n");
+    }
+
+    /// Somebody has seen to what held the namespace; `why` is what the engine said of it, in full.
+    pub(crate) fn released(&self, why: &str) {
+        self.line(&format!("      {why}"));
+        self.line(&format!(
+            "  {} somebody takes the finalizer away; the engine would have gone on trying, and then parked",
+            self.sign("⚒", 36)
+        ));
+    }
+
+    /// Why it failed, in full: the lines above are cut.
+    pub(crate) fn told(&self, failure: &Failure) {
+        out!("what the `failed` report says:\n  {}", failure.message);
+        for line in &failure.evidence {
+            out!("  evidence: {line}");
+        }
+        out!();
     }
 
     pub(crate) fn accepted(&self, accepted: &Accepted) {

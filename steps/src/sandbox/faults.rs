@@ -84,6 +84,11 @@ pub enum FaultAction {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         message: Option<String>,
     },
+    /// Claims that are not bound yet get no volume, and an event `ProvisioningFailed` says why.
+    Claims {
+        /// The words of what provisions volumes.
+        message: String,
+    },
     /// A namespace that is being deleted never goes: something in it has this finalizer.
     HoldNamespace {
         /// The finalizer that its conditions name.
@@ -285,6 +290,7 @@ impl Faults {
         for fault in self.lock().iter_mut() {
             let is_for_calls = match &fault.fault.action {
                 FaultAction::Pods { .. }
+                | FaultAction::Claims { .. }
                 | FaultAction::HoldNamespace { .. }
                 | FaultAction::WatchBreak { .. }
                 | FaultAction::Forbid => false,
@@ -338,6 +344,18 @@ impl Faults {
             let taken = when.namespace.as_deref().is_none_or(|wanted| wanted == namespace)
                 && when.name.as_deref().is_none_or(|prefix| name.starts_with(prefix));
             taken.then(|| (*trouble, message.clone()))
+        })
+    }
+
+    /// Why this claim gets no volume.
+    pub(super) fn of_claim(&self, namespace: &str, name: &str) -> Option<String> {
+        let active = self.lock();
+        active.iter().find_map(|fault| {
+            let FaultAction::Claims { message } = &fault.fault.action else { return None };
+            let when = &fault.fault.when;
+            let taken = when.namespace.as_deref().is_none_or(|wanted| wanted == namespace)
+                && when.name.as_deref().is_none_or(|prefix| name.starts_with(prefix));
+            taken.then(|| message.clone())
         })
     }
 

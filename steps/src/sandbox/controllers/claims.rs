@@ -60,6 +60,10 @@ fn bind(state: &mut State, key: &Key, claim: &Value) {
         tell(state, Kind::PersistentVolumeClaim, claim, told("WaitForFirstConsumer", message));
         return;
     }
+    if let Some(message) = state.faults.of_claim(&key.namespace, &key.name) {
+        tell(state, Kind::PersistentVolumeClaim, claim, told("ProvisioningFailed", &message));
+        return;
+    }
     let volume_name = format!("pvc-{}", text(claim, "/metadata/uid"));
     let size = claim.pointer("/spec/resources/requests/storage").cloned().unwrap_or_default();
     let modes = claim.pointer("/spec/accessModes").cloned().unwrap_or_default();

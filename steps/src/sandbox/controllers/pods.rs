@@ -54,8 +54,11 @@ fn schedule(state: &mut State, key: &Key, pod: &Value) {
     let mut changed = pod.clone();
     match placed {
         Ok(node) => {
-            state.unscheduled.remove(key);
             scheduler::choose_node_for_claims(state, pod, &node);
+            // A pod gets its node once its disks are there: until then it has none, and nothing is said of it.
+            if !volumes_are_bound(state, key, pod) {
+                return;
+            }
             set(&mut changed, "/spec/nodeName", node.clone());
             set(&mut changed, "/status/phase", "Pending");
             set_condition(&mut changed, "PodScheduled", "True", "", "", &now);
