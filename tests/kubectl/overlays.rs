@@ -88,9 +88,11 @@ fn the_overlay_dev_as_kubectl_builds_it_is_what_cairn_makes_with_it() {
 #[test]
 fn an_overlay_that_kustomize_does_not_build_says_what_kustomize_said() {
     let directory = tempfile::tempdir().expect("a directory");
-    let text = "resources: [../../base]\npatches: [{patch: '[{op: replace, path: /nowhere, value: 1}]', target: {kind: StatefulSet}}]";
+    let patch = "apiVersion: apps/v1\nkind: StatefulSet\nmetadata: {name: nowhere}";
+    std::fs::write(directory.path().join("patch.yaml"), patch).expect("written");
+    let text = "bases: [../../base]\npatchesStrategicMerge: [patch.yaml]";
     std::fs::write(directory.path().join("kustomization.yaml"), text).expect("written");
-    let error = Overlay::load(directory.path()).expect_err("no such place");
+    let error = Overlay::load(directory.path()).expect_err("no such object");
     assert!(matches!(&error, OverlayError::Build { said, .. } if said.contains("nowhere")), "{error}");
 }
 
@@ -101,7 +103,7 @@ fn an_overlay_has_the_same_hash_wherever_it_lies_and_another_when_a_byte_is_anot
         std::fs::write(directory.path().join("kustomization.yaml"), text).expect("written");
         Overlay::load(directory.path()).expect("good").sha256
     };
-    let text = "resources: [../../base]\ncommonAnnotations: {a: b}";
+    let text = "bases: [../../base]\ncommonAnnotations: {a: b}";
     assert_eq!(load(text), load(text));
     assert_ne!(load(text), load(&format!("{text}\n")));
 }

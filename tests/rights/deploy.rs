@@ -12,7 +12,7 @@ use cairn_steps::{
     sandbox::{Sandbox, SandboxOptions},
 };
 use cairn_tests::{
-    program::{Process, cairn, url_in, workspace},
+    program::{DEADLINE, Process, cairn, url_in, workspace},
     site::statuses,
 };
 use k8s_openapi::api::{
@@ -301,6 +301,16 @@ async fn started_as_the_manifests_start_it_cairn_is_ready_and_lets_in_who_has_a_
     ensure!(created.status() == 201, "{}", created.text().await?);
     let created: Value = serde_json::from_str(&created.text().await?)?;
     ensure!(statuses(&created["reports"]).len() == 10, "{created:#}");
+    // A token that is taken out of the file is refused from the next hangup on.
+    let other = cairn(&["token", "--name", "ops", "--operator"]).output().await?;
+    std::fs::write(path("tokens.toml"), &other.stdout)?;
+    process.signal(rustix::process::Signal::HUP)?;
+    let refused = async {
+        // A signal has no answer: it has arrived when it shows.
+        while client.get(format!("{url}/workflows")).bearer_auth(&token).send().await?.status() != 401 {}
+        anyhow::Ok(())
+    };
+    tokio::time::timeout(DEADLINE, refused).await.context("the tokens are never read again")??;
     let ended = process.terminate().await?;
     ensure!(!ended.output.contains(&token), "the token is in the log:\n{}", ended.output);
     ensure!(ended.output.contains("\"who\":\"acme-ci\""), "who asked is not in the log:\n{}", ended.output);

@@ -11,7 +11,10 @@ use std::collections::BTreeSet;
 
 use cairn_steps::{
     cluster::Cluster,
+    elastic::Elastic,
+    render::{Marks, Through, render},
     report::STATUSES,
+    request::Request,
     rights::rights,
     sandbox::{Access, Fault, PodTrouble, Sandbox},
 };
@@ -52,9 +55,16 @@ fn used_by_recovery() -> anyhow::Result<BTreeSet<Access>> {
     })
 }
 
-fn used_by_doctor() -> anyhow::Result<BTreeSet<Access>> {
+/// What `cairn doctor` and a plan ask of it.
+fn used_by_looking() -> anyhow::Result<BTreeSet<Access>> {
     World::run(|world| async move {
-        Cluster::new(world.sandbox.client()).examine().await;
+        let cluster = Cluster::new(world.sandbox.client());
+        cluster.examine().await;
+        let request = Request::parse(request("acme", "search").to_string().as_bytes());
+        let request = request.map_err(|errors| anyhow::anyhow!("{errors:?}"))?;
+        let marks = Marks { workflow: "nobody's".to_owned() };
+        let objects = render(&request, &Elastic::default(), Through::RolloutCompleted, None, &marks);
+        cluster.rehearse(&objects, None).await;
         Ok(world.sandbox.accesses())
     })
 }
@@ -69,7 +79,7 @@ fn used() -> anyhow::Result<BTreeSet<Access>> {
         used.extend(used_by_creation(None, Some(Fault::pods(trouble)))?);
     }
     used.extend(used_by_recovery()?);
-    used.extend(used_by_doctor()?);
+    used.extend(used_by_looking()?);
     Ok(used)
 }
 
