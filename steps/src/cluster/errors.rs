@@ -67,6 +67,8 @@ fn of_status(asked: Asked, doing: &str, status: &Status) -> StepError {
         }
         (403, _) => (ErrorClass::Permanent, ": the engine lacks the right; the operator must grant it"),
         (404, _) => (ErrorClass::Permanent, ""),
+        // Not executed: the server does not know a field of ours. It says so with 500, and never changes its mind (C15).
+        (500, _) if status.message.starts_with("failed to create typed patch object") => (ErrorClass::Permanent, ""),
         // Executed or not, nobody knows.
         (504, _) | (_, "Timeout") | (500, _) => (asked.unanswered(), ""),
         (500..=599, _) => (asked.unanswered(), ""),
@@ -189,6 +191,13 @@ mod tests {
             assert_eq!(class(Asked::Read, code, reason, cause), read, "read {code} {reason} {cause}");
             assert_eq!(class(Asked::Write, code, reason, cause), write, "write {code} {reason} {cause}");
         }
+    }
+
+    /// C15: it was tried for as long as a step may be tried, as if the server were ill.
+    #[test]
+    fn a_field_that_the_server_does_not_know_is_final_although_it_answers_500() {
+        let words = "failed to create typed patch object (a/b; apps/v1, Kind=StatefulSet): .spec.x: field not declared in schema";
+        assert_eq!(answer(Asked::Write, 500, "", "", words).failure.class, ErrorClass::Permanent);
     }
 
     #[test]

@@ -322,13 +322,19 @@ impl Cluster {
         // The UID is a condition: it cannot be changed, so the server refuses the patch of another object.
         let patch = serde_json::json!({"metadata": {"uid": made.uid}, "spec": {"replicas": 0}});
         let params = PatchParams { field_manager: Some(names::FIELD_MANAGER.to_owned()), ..PatchParams::default() };
-        match self.api(kind, namespace).patch(&made.name, &params, &Patch::Merge(&patch)).await {
-            Ok(_) => Ok(true),
-            Err(kube::Error::Api(status)) if status.code == 404 => Ok(false),
-            Err(error) => {
-                Err(step_error(Asked::Write, &format!("scale {}", place(kind, namespace, &made.name)), &error))
+        let refused = match self.api(kind, namespace).patch(&made.name, &params, &Patch::Merge(&patch)).await {
+            Ok(_) => return Ok(true),
+            Err(kube::Error::Api(status)) if status.code == 404 => return Ok(false),
+            Err(error) => error,
+        };
+        // An unmet UID is a conflict, or an immutable field: only what stands there now says which of our errors it is.
+        if matches!(&refused, kube::Error::Api(status) if matches!(status.code, 409 | 422)) {
+            let now = self.read(kind, namespace, &made.name).await?;
+            if now.is_none_or(|now| now.metadata.uid.as_deref() != Some(&made.uid)) {
+                return Ok(false);
             }
         }
+        Err(step_error(Asked::Write, &format!("scale {}", place(kind, namespace, &made.name)), &refused))
     }
 
     fn api(&self, kind: Kind, namespace: Option<&str>) -> Api<DynamicObject> {

@@ -183,9 +183,10 @@ impl Cluster {
             let mut troubles: Vec<Trouble> =
                 look.pods.iter().filter_map(|pod| trouble::of(pod, &rules.trouble)).collect();
             // Only where pods are missing, or have no node, are events asked for: whoever waits for pods asks nobody.
-            let asks = look.pods.is_empty() || look.pods.iter().any(|pod| trouble::has_no_node(pod));
+            let lacking = lacking(watched, namespace, awaited, &look.pods);
+            let asks = !lacking.is_empty() || look.pods.iter().any(|pod| trouble::has_no_node(pod));
             if asks && now >= events_at {
-                told = self.told(namespace, look.pods.is_empty(), rules).await;
+                told = self.told(namespace, &lacking, rules).await;
                 events_at = now + rules.events_every;
             }
             if asks {
@@ -364,15 +365,19 @@ impl Cluster {
     }
 
     /// The trouble that events tell of: of a workload that cannot even make a pod, and of claims that get no volume.
-    async fn told(&self, namespace: &str, without_pods: bool, rules: &RolloutRules) -> Vec<Trouble> {
+    async fn told(&self, namespace: &str, lacking: &[&Made], rules: &RolloutRules) -> Vec<Trouble> {
         let events = self.events(namespace).await;
         let of = |kind: &str, event: &&Event| event.involved_object.kind.as_deref() == Some(kind);
         let (claims, others): (Vec<&Event>, Vec<&Event>) =
             events.iter().partition(|event| of("PersistentVolumeClaim", event));
-        let mut told = Vec::new();
-        if without_pods {
-            told.extend(others.into_iter().filter_map(|event| trouble::of_event(event, &rules.trouble)));
-        }
+        // Those of a workload that has its pods by now are past.
+        let of_lacking = others.into_iter().filter(|event| {
+            let object = &event.involved_object;
+            let (kind, name) = (object.kind.as_deref().unwrap_or_default(), object.name.as_deref().unwrap_or_default());
+            lacking.iter().any(|made| makes_pods_for(kind, name, made))
+        });
+        let mut told: Vec<Trouble> =
+            of_lacking.filter_map(|event| trouble::of_event(event, &rules.trouble)).collect();
         let failing = claims
             .into_iter()
             .filter_map(|event| Some((trouble::of_event(event, &rules.trouble)?, event.involved_object.name.clone()?)));
@@ -440,4 +445,31 @@ fn identity(metadata: &k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMet
 
 fn no_rollout(made: &Made) -> StepError {
     StepError::permanent(format!("{}/{} has no rollout", made.kind, made.name))
+}
+
+/// The workloads that have fewer pods than they want: those of another may well be there.
+fn lacking<'a>(watched: &Watched, namespace: &str, awaited: &'a [Awaited], pods: &[Arc<Pod>]) -> Vec<&'a Made> {
+    let lacks = |made: &&Made| {
+        let wanted = match made.kind() {
+            Some(Kind::StatefulSet) => {
+                watched.sets.get(namespace, &made.name).and_then(|set| set.spec.as_ref()?.replicas)
+            }
+            _ => watched.deployments.get(namespace, &made.name).and_then(|found| found.spec.as_ref()?.replicas),
+        };
+        let owned = |pod: &&Arc<Pod>| {
+            let mut owners = pod.metadata.owner_references.iter().flatten();
+            owners.any(|owner| makes_pods_for(&owner.kind, &owner.name, made))
+        };
+        let there = i32::try_from(pods.iter().filter(owned).count()).unwrap_or(i32::MAX);
+        there < wanted.unwrap_or(1)
+    };
+    awaited.iter().map(|one| &one.made).filter(lacks).collect()
+}
+
+/// Whether this object makes the pods of that workload: the set itself, or a Deployment's ReplicaSet, which is called after it.
+fn makes_pods_for(kind: &str, name: &str, made: &Made) -> bool {
+    match made.kind() {
+        Some(Kind::StatefulSet) => kind == "StatefulSet" && name == made.name,
+        _ => kind == "ReplicaSet" && name.rsplit_once('-').is_some_and(|(deployment, _)| deployment == made.name),
+    }
 }

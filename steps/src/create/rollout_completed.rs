@@ -22,6 +22,9 @@ pub(super) const NAME: &str = "rollout_completed";
 /// What an attempt may take beyond the deadline of the rollout, for its few requests before and after.
 const BESIDES: Duration = Duration::from_secs(60);
 
+/// How long the compensation waits for the pods to stop: less than its attempt may take, and longer than most of them need.
+const STOPPED_WITHIN: Duration = Duration::from_secs(30);
+
 pub(super) struct RolloutCompleted {
     pub(super) cluster: Cluster,
     pub(super) rules: RolloutRules,
@@ -105,11 +108,20 @@ impl Step for RolloutCompleted {
                 Err(error) => return Err(error),
             }
         }
+        // A namespace's controller that has found pods may look again only after half of their grace (C15), which is 180 s: let
+        // them stop first. It goes on without them: they go with what made them.
+        let stopped = match scaled.is_empty() {
+            true => true,
+            false => cx.wait(self.cluster.wait_stopped(plan.namespace(), STOPPED_WITHIN)).await?.unwrap_or(false),
+        };
         let mut message = match scaled.is_empty() {
             true if refused.is_empty() => "nothing was running".to_owned(),
             true => "scaled nothing to 0".to_owned(),
             false => format!("scaled {} to 0", scaled.join(" and ")),
         };
+        if !stopped {
+            message.push_str("; pods are still stopping");
+        }
         if !refused.is_empty() {
             let deleted_with = if ours_to_delete { "the namespace" } else { "what k8s_applied made" };
             message.push_str(&format!("; goes with {deleted_with}: {}", refused.join("; ")));
