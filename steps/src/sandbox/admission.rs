@@ -5,7 +5,7 @@ use super::defaults;
 use super::json::{has, number, set, text, unset};
 use super::kinds::{Kind, unknown_fields};
 use super::quota;
-use super::request::{ApiRequest, ObjectTarget};
+use super::request::{ApiRequest, ObjectTarget, Verb};
 use super::status::{Cause, Refusal};
 use super::store::{Key, State};
 use super::validate;
@@ -211,49 +211,63 @@ pub(super) fn check_fields(kind: Kind, request: &ApiRequest, object: &mut Value)
         return Ok(Vec::new());
     }
     let told: Vec<String> = unknown.iter().map(|path| format!("unknown field \"{path}\"")).collect();
-    if request.option("fieldValidation") == "Strict" {
-        return Err(Refusal::bad_request(format!("strict decoding error: {}", told.join(", "))));
+    let why = format!("strict decoding error: {}", told.join(", "));
+    match (request.option("fieldValidation"), request.verb) {
+        // Of a patch it is the result that has the field.
+        ("Strict", Verb::Patch) => {
+            Err(Refusal::new(422, "Invalid", format!(" \"\" is invalid: patch: Invalid value: {why}")))
+        }
+        ("Strict", _) => Err(Refusal::bad_request(why)),
+        _ => Ok(told),
     }
-    Ok(told)
 }
 
-/// An applied object is judged by the schema, whatever validation was asked for: a field that it does not know
-/// is a 500 (C15), and with strict validation a 400.
-pub(super) fn check_applied_fields(kind: Kind, request: &ApiRequest, config: &Value) -> Result<(), Refusal> {
+/// An applied object is judged by the schema, whatever validation was asked for: a field that it does not know is a 500
+/// (C15), and strict validation only refuses what is said twice.
+pub(super) fn check_applied_fields(kind: Kind, config: &Value) -> Result<(), Refusal> {
     let known = kind.decode(config).map_err(|error| wrong_type(kind, &error))?;
     let unknown = unknown_fields(config, &known);
-    let Some(first) = unknown.first() else { return Ok(()) };
-    if request.option("fieldValidation") == "Strict" {
-        let told: Vec<String> = unknown.iter().map(|path| format!("unknown field \"{path}\"")).collect();
-        return Err(Refusal::bad_request(format!("strict decoding error: {}", told.join(", "))));
+    if unknown.is_empty() {
+        return Ok(());
     }
+    let paths: Vec<String> = unknown.iter().map(|path| format!(".{path}: field not declared in schema")).collect();
+    let told = if let [one] = paths.as_slice() { one.clone() } else { format!("errors:\n  {}", paths.join("\n  ")) };
     let key = Key::of(kind, config);
     let of = if key.namespace.is_empty() { key.name } else { format!("{}/{}", key.namespace, key.name) };
     Err(Refusal::new(
         500,
         "",
         format!(
-            "failed to create typed patch object ({of}; {}, Kind={}): .{first}: field not declared in schema",
+            "failed to create typed patch object ({of}; {}, Kind={}): {}",
             kind.api_version(),
-            kind.info().kind
+            kind.info().kind,
+            told
         ),
     ))
 }
 
-/// A version or UID in what was sent is a condition.
-pub(super) fn check_version(key: &Key, live: &Value, sent: &Value) -> Result<(), Refusal> {
+/// A version or UID in what was sent is a condition. A patch to another UID would change what cannot change, a replacement
+/// is not done at all: two codes for the same thing.
+pub(super) fn check_version(request: &ApiRequest, key: &Key, live: &Value, sent: &Value) -> Result<(), Refusal> {
     let version = text(sent, "/metadata/resourceVersion");
     if !version.is_empty() && version != text(live, "/metadata/resourceVersion") {
         let why = "the object has been modified; please apply your changes to the latest version and try again";
         return Err(Refusal::conflict(key.kind, &key.name, why));
     }
     let uid = text(sent, "/metadata/uid");
-    if !uid.is_empty() && uid != text(live, "/metadata/uid") {
-        return Err(Refusal::conflict(key.kind, &key.name, &precondition(sent, text(live, "/metadata/uid"))));
+    let found = text(live, "/metadata/uid");
+    if uid.is_empty() || uid == found {
+        return Ok(());
     }
-    Ok(())
-}
-
-pub(super) fn precondition(sent: &Value, uid: &str) -> String {
-    format!("Precondition failed: UID in precondition: {}, UID in object meta: {uid}", text(sent, "/metadata/uid"))
+    if request.verb == Verb::Patch {
+        let cause = Cause::invalid("metadata.uid", &json!(uid), "field is immutable");
+        return Err(Refusal::invalid(key.kind, &key.name, vec![cause]));
+    }
+    let path = [key.kind.info().plural, &key.namespace, &key.name].into_iter().filter(|part| !part.is_empty());
+    let path: Vec<&str> = path.collect();
+    let why = format!(
+        "StorageError: invalid object, Code: 4, Key: /registry/{}, ResourceVersion: 0, AdditionalErrorMsg: Precondition failed: UID in precondition: {uid}, UID in object meta: {found}",
+        path.join("/")
+    );
+    Err(Refusal::conflict(key.kind, &key.name, &why))
 }

@@ -4,7 +4,7 @@
 //! A dry run does all but the last. Everything happens under the caller's lock: a write is one step for the world.
 
 use super::admission::{
-    admit_new, check_applied_fields, check_fields, check_identity, check_version, decode_into, precondition, settle,
+    admit_new, check_applied_fields, check_fields, check_identity, check_version, decode_into, settle,
 };
 use super::apply::{self, Writer};
 use super::delete;
@@ -138,7 +138,7 @@ fn change(state: &mut State, request: &ApiRequest, target: &ObjectTarget, body: 
     } else {
         patch::apply(target.kind, &request.content_type, &live, &sent)?
     };
-    check_version(&key, &live, &new)?;
+    check_version(request, &key, &live, &new)?;
     let warnings = check_fields(target.kind, request, &mut new)?;
     let managed = live.pointer("/metadata/managedFields").cloned();
     match managed {
@@ -172,7 +172,7 @@ fn server_side_apply(
         return Err(Refusal::bad_request("metadata.managedFields must be nil"));
     }
     check_identity(target, &mut config)?;
-    check_applied_fields(target.kind, request, &config)?;
+    check_applied_fields(target.kind, &config)?;
     if target.subresource.is_empty() && target.kind.has_status() {
         unset(&mut config, "/status");
     }
@@ -184,14 +184,17 @@ fn server_side_apply(
             return Err(Refusal::not_found(target.kind, &target.name));
         }
         if has(&config, "/metadata/uid") {
-            return Err(Refusal::conflict(target.kind, &target.name, &precondition(&config, "")));
+            let uid = text(&config, "/metadata/uid");
+            let why =
+                format!("uid mismatch: the provided object specified uid {uid}, and no existing object was found");
+            return Err(Refusal::conflict(target.kind, &target.name, &why));
         }
         let mut object = apply::apply(target.kind, None, &config, writer, false)?;
         decode_into(target.kind, &mut object)?;
         let made = make(state, request, target.kind, object, "apply")?;
         return Ok(Answer { code: 201, ..Answer::ok((*made).clone()) });
     };
-    check_version(&key, &live, &config)?;
+    check_version(request, &key, &live, &config)?;
     let mut merged = apply::apply(target.kind, Some(&live), &config, writer, request.is("force"))?;
     let managed = unset(&mut merged, "/metadata/managedFields");
     decode_into(target.kind, &mut merged)?;

@@ -30,6 +30,12 @@ pub(super) fn fill(kind: Kind, object: &mut Value) {
             template(object);
         }
         Kind::Secret => secret(object),
+        Kind::PersistentVolume => {
+            set_default(object, "/spec/persistentVolumeReclaimPolicy", "Retain");
+            set_default(object, "/spec/volumeMode", "Filesystem");
+            set_default(object, "/status/phase", "Pending");
+            canonical_map(object.pointer_mut("/spec/capacity"));
+        }
         Kind::ResourceQuota => canonical_map(object.pointer_mut("/spec/hard")),
         Kind::StorageClass => {
             set_default(object, "/reclaimPolicy", "Delete");

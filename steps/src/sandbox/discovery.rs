@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 /// The version that the sandbox behaves like (C15 was seen on 1.36; the types are 1.33's).
 pub(super) const VERSION: &str = "v1.33.0";
-const GROUPS: [&str; 4] = ["apps", "authorization.k8s.io", "policy", "storage.k8s.io"];
+const GROUPS: [&str; 5] = ["apps", "authorization.k8s.io", "discovery.k8s.io", "policy", "storage.k8s.io"];
 
 /// The document at that path.
 ///

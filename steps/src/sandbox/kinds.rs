@@ -9,6 +9,7 @@
 use k8s_openapi::api::apps::v1 as apps;
 use k8s_openapi::api::authorization::v1 as authorization;
 use k8s_openapi::api::core::v1 as core;
+use k8s_openapi::api::discovery::v1 as discovery;
 use k8s_openapi::api::policy::v1 as policy;
 use k8s_openapi::api::storage::v1 as storage;
 use serde::Serialize;
@@ -23,6 +24,7 @@ pub(super) enum Kind {
     PersistentVolume,
     StorageClass,
     ConfigMap,
+    Endpoints,
     Event,
     PersistentVolumeClaim,
     Pod,
@@ -34,6 +36,7 @@ pub(super) enum Kind {
     Deployment,
     ReplicaSet,
     StatefulSet,
+    EndpointSlice,
     PodDisruptionBudget,
 }
 
@@ -53,12 +56,13 @@ pub(super) struct Info {
 
 impl Kind {
     /// Every kind; the order in which a namespace's content is deleted, owners after what they own.
-    pub(super) const ALL: [Kind; 17] = [
+    pub(super) const ALL: [Kind; 19] = [
         Kind::Namespace,
         Kind::Node,
         Kind::PersistentVolume,
         Kind::StorageClass,
         Kind::ConfigMap,
+        Kind::Endpoints,
         Kind::Event,
         Kind::PersistentVolumeClaim,
         Kind::Pod,
@@ -70,6 +74,7 @@ impl Kind {
         Kind::Deployment,
         Kind::ReplicaSet,
         Kind::StatefulSet,
+        Kind::EndpointSlice,
         Kind::PodDisruptionBudget,
     ];
 
@@ -82,6 +87,7 @@ impl Kind {
         match self.info().group {
             "" => "v1",
             "apps" => "apps/v1",
+            "discovery.k8s.io" => "discovery.k8s.io/v1",
             "policy" => "policy/v1",
             _ => "storage.k8s.io/v1",
         }
@@ -121,6 +127,7 @@ impl Kind {
             Kind::PersistentVolume => through::<core::PersistentVolume>(value),
             Kind::StorageClass => through::<storage::StorageClass>(value),
             Kind::ConfigMap => through::<core::ConfigMap>(value),
+            Kind::Endpoints => through::<core::Endpoints>(value),
             Kind::Event => through::<core::Event>(value),
             Kind::PersistentVolumeClaim => through::<core::PersistentVolumeClaim>(value),
             Kind::Pod => through::<core::Pod>(value),
@@ -132,6 +139,7 @@ impl Kind {
             Kind::Deployment => through::<apps::Deployment>(value),
             Kind::ReplicaSet => through::<apps::ReplicaSet>(value),
             Kind::StatefulSet => through::<apps::StatefulSet>(value),
+            Kind::EndpointSlice => through::<discovery::EndpointSlice>(value),
             Kind::PodDisruptionBudget => through::<policy::PodDisruptionBudget>(value),
         }
     }
@@ -183,12 +191,13 @@ const STATUS: &[&str] = &["status"];
 const SCALED: &[&str] = &["status", "scale"];
 
 /// In the order of [`Kind`]'s variants.
-static INFOS: [Info; 17] = [
+static INFOS: [Info; 19] = [
     row("", "Namespace", "namespaces", "namespace", &["ns"], false, &["status", "finalize"], false),
     row("", "Node", "nodes", "node", &["no"], false, STATUS, false),
     row("", "PersistentVolume", "persistentvolumes", "persistentvolume", &["pv"], false, STATUS, false),
     row("storage.k8s.io", "StorageClass", "storageclasses", "storageclass", &["sc"], false, &[], false),
     row("", "ConfigMap", "configmaps", "configmap", &["cm"], true, &[], false),
+    row("", "Endpoints", "endpoints", "endpoints", &["ep"], true, &[], false),
     row("", "Event", "events", "event", &["ev"], true, &[], false),
     row("", "PersistentVolumeClaim", "persistentvolumeclaims", "persistentvolumeclaim", &["pvc"], true, STATUS, false),
     row("", "Pod", "pods", "pod", &["po"], true, &["status", "log"], true),
@@ -200,6 +209,7 @@ static INFOS: [Info; 17] = [
     row("apps", "Deployment", "deployments", "deployment", &["deploy"], true, SCALED, true),
     row("apps", "ReplicaSet", "replicasets", "replicaset", &["rs"], true, SCALED, true),
     row("apps", "StatefulSet", "statefulsets", "statefulset", &["sts"], true, SCALED, true),
+    row("discovery.k8s.io", "EndpointSlice", "endpointslices", "endpointslice", &[], true, &[], false),
     row("policy", "PodDisruptionBudget", "poddisruptionbudgets", "poddisruptionbudget", &["pdb"], true, STATUS, false),
 ];
 

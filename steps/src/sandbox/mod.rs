@@ -33,6 +33,7 @@ mod json;
 mod kinds;
 mod log;
 mod names;
+mod pages;
 mod patch;
 mod quantities;
 mod quota;
@@ -80,6 +81,9 @@ pub struct SandboxOptions {
     pub pod_stop_after: Duration,
     /// From a namespace's deletion until its content is deleted (a real one takes five seconds, C15).
     pub namespace_delete_after: Duration,
+    /// A namespace's controller looks again only at its own times, and not at once when the last of its content has gone: after
+    /// as long as above where it had something new to tell, else after half the grace of the pods that it found (C15).
+    pub namespaces_are_slow: bool,
     /// For each of the two stages of a claim's growth (C5, C15).
     pub claim_grow_after: Duration,
     /// What the one node offers.
@@ -106,8 +110,24 @@ impl Default for SandboxOptions {
             pod_ready_after: Duration::from_secs(1),
             pod_stop_after: Duration::from_millis(100),
             namespace_delete_after: Duration::from_millis(200),
+            namespaces_are_slow: false,
             claim_grow_after: Duration::from_millis(100),
             node: NodeSize::default(),
+        }
+    }
+}
+
+impl SandboxOptions {
+    /// As slow as a real control plane is (C15): for tests whose clock is not the wall's.
+    #[must_use]
+    pub fn as_slow_as_real() -> SandboxOptions {
+        SandboxOptions {
+            pod_ready_after: Duration::from_secs(20),
+            pod_stop_after: Duration::from_secs(12),
+            namespace_delete_after: Duration::from_secs(5),
+            namespaces_are_slow: true,
+            claim_grow_after: Duration::from_secs(5),
+            ..SandboxOptions::default()
         }
     }
 }

@@ -3,15 +3,14 @@
 use super::api::{Answer, find};
 use super::json::{items, text, unset};
 use super::kinds::Kind;
+use super::pages::Page;
 use super::request::{ApiRequest, Form, ObjectTarget};
 use super::scale;
-use super::selectors::Selector;
 use super::status::Refusal;
 use super::store::State;
 use super::table;
 use jiff::Timestamp;
 use serde_json::{Value, json};
-use std::sync::Arc;
 
 pub(super) fn one(state: &State, request: &ApiRequest, target: &ObjectTarget) -> Result<Answer, Refusal> {
     let object = find(state, &target.key())?;
@@ -23,27 +22,27 @@ pub(super) fn one(state: &State, request: &ApiRequest, target: &ObjectTarget) ->
 }
 
 pub(super) fn list(state: &State, request: &ApiRequest, target: &ObjectTarget) -> Result<Answer, Refusal> {
-    let selector = Selector::parse(request.option("labelSelector"), request.option("fieldSelector"))?;
-    let found = state.list(target.kind, target.namespace_if_any()).map(|(_, object)| object);
-    let found: Vec<&Arc<Value>> = found.filter(|object| selector.matches(object)).collect();
-    let version = state.version().to_string();
+    let page = Page::read(state, request, target)?;
+    let found = page.objects.iter();
     let (kind, api_version, items) = match request.form {
         Form::Table => {
             let now = state.clock.now();
-            let objects = found.into_iter().map(|object| &**object);
-            return Ok(Answer::ok(table::render(target.kind, objects, &version, now, request)));
+            let objects = found.map(|object| &**object);
+            let mut table = table::render(target.kind, objects, &page.version(), now, request);
+            table["metadata"] = page.metadata();
+            return Ok(Answer::ok(table));
         }
         Form::Metadata => {
-            let items: Vec<Value> = found.into_iter().map(|object| metadata_of(object)).collect();
+            let items: Vec<Value> = found.map(|object| metadata_of(object)).collect();
             ("PartialObjectMetadataList".to_owned(), "meta.k8s.io/v1", items)
         }
         Form::Whole => {
-            let items: Vec<Value> = found.into_iter().map(|object| as_item(object)).collect();
+            let items: Vec<Value> = found.map(|object| as_item(object)).collect();
             (format!("{}List", target.kind.info().kind), target.kind.api_version(), items)
         }
     };
     Ok(Answer::ok(json!({
-        "kind": kind, "apiVersion": api_version, "metadata": {"resourceVersion": version}, "items": items,
+        "kind": kind, "apiVersion": api_version, "metadata": page.metadata(), "items": items,
     })))
 }
 

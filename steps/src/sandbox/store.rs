@@ -367,7 +367,12 @@ impl State {
                 }
             }
             Kind::StorageClass => self.touch_all(Kind::PersistentVolumeClaim),
-            Kind::Service => self.mark_quotas(&key.namespace),
+            Kind::Service => {
+                self.mark_quotas(&key.namespace);
+                if after.is_none() {
+                    self.work.push(Key::new(Kind::Endpoints, &key.namespace, &key.name));
+                }
+            }
             Kind::ResourceQuota => {
                 // A larger quota lets those go on that it had refused.
                 self.touch_all_in(Kind::StatefulSet, &key.namespace);
@@ -380,6 +385,7 @@ impl State {
     fn mark_around_pod(&mut self, key: &Key, pod: &Value, deleted: bool) {
         self.mark_quotas(&key.namespace);
         self.touch_all_in(Kind::PodDisruptionBudget, &key.namespace);
+        self.touch_all_in(Kind::Service, &key.namespace);
         for volume in items(pod, "/spec/volumes") {
             let claim = text(volume, "/persistentVolumeClaim/claimName");
             if !claim.is_empty() {

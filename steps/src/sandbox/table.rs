@@ -29,6 +29,13 @@ fn columns(kind: Kind) -> &'static [Column] {
             }),
             ("StorageClass", false, |volume| field(volume, "/spec/storageClassName")),
         ],
+        Kind::Endpoints => {
+            &[("Endpoints", false, |endpoints| told_addresses(endpoints, "/subsets/0/addresses", "/ip"))]
+        }
+        Kind::EndpointSlice => &[
+            ("AddressType", false, |slice| field(slice, "/addressType")),
+            ("Endpoints", false, |slice| told_addresses(slice, "/endpoints", "/addresses/0")),
+        ],
         Kind::StorageClass => &[
             ("Provisioner", false, |class| field(class, "/provisioner")),
             ("ReclaimPolicy", false, |class| field(class, "/reclaimPolicy")),
@@ -105,6 +112,11 @@ fn columns(kind: Kind) -> &'static [Column] {
 }
 
 /// The objects as a table. The objects themselves go along as the client asks: their metadata, all of them, or nothing.
+fn told_addresses(object: &Value, list: &str, address: &str) -> Value {
+    let told: Vec<&str> = items(object, list).iter().map(|item| text(item, address)).collect();
+    if told.is_empty() { json!("<none>") } else { json!(told.join(",")) }
+}
+
 pub(super) fn render<'a>(
     kind: Kind,
     objects: impl Iterator<Item = &'a Value>,

@@ -6,7 +6,7 @@ use super::json::{entries, flag, has, items, number, text};
 use super::kinds::Kind;
 use super::quantities::{Quantity, milli};
 use super::status::{Cause, Refusal};
-use super::store::State;
+use super::store::{Key, State};
 use super::validate_pod;
 use serde_json::{Value, json};
 
@@ -78,7 +78,12 @@ pub(super) fn change(state: &State, kind: Kind, old: &Value, new: &Value) -> Res
         }
         Kind::Deployment | Kind::ReplicaSet => immutable(old, new, "/spec/selector", &mut causes),
         Kind::Service if text(old, "/spec/type") != "ExternalName" => {
-            immutable(old, new, "/spec/clusterIP", &mut causes);
+            let address =
+                |object: &Value| object.pointer("/spec/clusterIPs/0").or(object.pointer("/spec/clusterIP")).cloned();
+            if address(old) != address(new) {
+                let sent = json!([address(new)]);
+                causes.push(Cause::invalid("spec.clusterIPs[0]", &sent, "may not change once set"));
+            }
         }
         Kind::Pod => check_pod_change(old, new, &mut causes),
         Kind::ConfigMap | Kind::Secret => {
@@ -318,7 +323,11 @@ fn check_claim_change(old: &Value, new: &Value, causes: &mut Vec<Cause>) {
 
 fn may_grow(state: &State, old: &Value, new: &Value) -> Result<(), Refusal> {
     let size = |object: &Value| milli(object.pointer("/spec/resources/requests/storage"));
-    let expandable = class_of(state, new).is_some_and(|(expandable, _)| expandable);
+    // Neither a class that does not say so grows, nor a volume that was made by hand (C5).
+    let volume = state.get(&Key::new(Kind::PersistentVolume, "", text(new, "/spec/volumeName")));
+    let is_provisioned =
+        volume.is_some_and(|volume| has(volume, "/metadata/annotations/pv.kubernetes.io~1provisioned-by"));
+    let expandable = is_provisioned && class_of(state, new).is_some_and(|(expandable, _)| expandable);
     if size(new) > size(old) && !expandable {
         let why = "only dynamically provisioned pvc can be resized and the storageclass that provisions the pvc must support resize";
         return Err(Refusal::forbidden(Kind::PersistentVolumeClaim, text(new, "/metadata/name"), why));

@@ -29,7 +29,11 @@ fn troubles() -> Vec<(FaultAction, bool)> {
 /// What is in the cluster, without what differs from one run to the next.
 fn world(bench: &Bench) -> BTreeSet<String> {
     let mut ours = bench.things();
-    ours.retain(|object| object["metadata"]["annotations"]["cairn.dev/workflow"].is_string());
+    // What controllers make of it, and when, is theirs: a ReplicaSet bears our mark as well.
+    ours.retain(|object| {
+        object["metadata"]["annotations"]["cairn.dev/workflow"].is_string()
+            && object["metadata"]["ownerReferences"].is_null()
+    });
     let lines = ours.into_iter().map(|mut object| {
         // Called after the claim's UID.
         if let Some(spec) = object["spec"].as_object_mut() {

@@ -12,6 +12,8 @@ use super::{is_terminating, make};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
+/// Who makes the volumes of the sandbox's own classes. For another's the claim waits: for a volume by hand.
+pub(super) const PROVISIONER: &str = "sandbox.cairn.dev/disk";
 const PROTECTION: &str = "kubernetes.io/pvc-protection";
 
 pub(super) fn reconcile(state: &mut State, key: &Key, claim: &Arc<Value>) {
@@ -28,10 +30,28 @@ pub(super) fn reconcile(state: &mut State, key: &Key, claim: &Arc<Value>) {
     }
 }
 
-/// A volume goes with its claim.
+/// A volume goes with its claim, unless it is to be kept; one that is meant for a claim lets it look again.
 pub(super) fn reconcile_volume(state: &mut State, key: &Key, volume: &Value) {
     let uid = text(volume, "/spec/claimRef/uid");
+    if is_terminating(volume) && (uid.is_empty() || state.key_of_uid(uid).is_none()) {
+        delete::without_finalizer(state, key, "kubernetes.io/pv-protection");
+        return;
+    }
+    let claim = Key::new(
+        Kind::PersistentVolumeClaim,
+        text(volume, "/spec/claimRef/namespace"),
+        text(volume, "/spec/claimRef/name"),
+    );
     if uid.is_empty() || state.key_of_uid(uid).is_some() {
+        if text(volume, "/status/phase") != "Bound" && state.get(&claim).is_some() {
+            state.touch(claim);
+        }
+        return;
+    }
+    if text(volume, "/spec/persistentVolumeReclaimPolicy") != "Delete" {
+        let mut released = volume.clone();
+        set(&mut released, "/status/phase", "Released");
+        state.put(Kind::PersistentVolume, released);
         return;
     }
     delete::in_background(state, key);
@@ -46,6 +66,10 @@ fn bind(state: &mut State, key: &Key, claim: &Value) {
         message,
         by: "persistentvolume-controller",
     };
+    if let Some(volume) = volume_for(state, key, claim) {
+        bind_to(state, key, claim, &volume);
+        return;
+    }
     let Some((_, waits)) = class_of(state, claim) else {
         let message = match class.as_str() {
             "" => "no persistent volumes available for this claim and no storage class is set".to_owned(),
@@ -64,11 +88,20 @@ fn bind(state: &mut State, key: &Key, claim: &Value) {
         tell(state, Kind::PersistentVolumeClaim, claim, told("ProvisioningFailed", &message));
         return;
     }
+    let provisioner =
+        state.get(&Key::new(Kind::StorageClass, "", &class)).map(|class| text(class, "/provisioner").to_owned());
+    if let Some(other) = provisioner.filter(|provisioner| provisioner != PROVISIONER) {
+        let message = format!(
+            "Waiting for a volume to be created either by the external provisioner '{other}' or manually by the system administrator. If volume creation is delayed, please verify that the provisioner is running and correctly registered."
+        );
+        tell(state, Kind::PersistentVolumeClaim, claim, told("ExternalProvisioning", &message));
+        return;
+    }
     let volume_name = format!("pvc-{}", text(claim, "/metadata/uid"));
     let size = claim.pointer("/spec/resources/requests/storage").cloned().unwrap_or_default();
     let modes = claim.pointer("/spec/accessModes").cloned().unwrap_or_default();
     let volume = json!({
-        "metadata": {"name": volume_name, "annotations": {"pv.kubernetes.io/provisioned-by": "sandbox.cairn.dev/disk"}},
+        "metadata": {"name": volume_name, "annotations": {"pv.kubernetes.io/provisioned-by": PROVISIONER}},
         "spec": {"capacity": {"storage": size}, "accessModes": modes, "persistentVolumeReclaimPolicy": "Delete",
             "storageClassName": class, "volumeMode": "Filesystem", "hostPath": {"path": format!("/sandbox/{volume_name}")},
             "claimRef": {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "namespace": key.namespace, "name": key.name,
@@ -86,6 +119,35 @@ fn bind(state: &mut State, key: &Key, claim: &Value) {
     state.put(Kind::PersistentVolumeClaim, bound);
     let message = format!("Successfully provisioned volume {volume_name}");
     tell(state, Kind::PersistentVolumeClaim, claim, told("ProvisioningSucceeded", &message));
+}
+
+/// A volume that somebody made for this very claim.
+fn volume_for(state: &State, key: &Key, claim: &Value) -> Option<Arc<Value>> {
+    let is_meant = |volume: &Value| {
+        let uid = text(volume, "/spec/claimRef/uid");
+        text(volume, "/spec/claimRef/namespace") == key.namespace
+            && text(volume, "/spec/claimRef/name") == key.name
+            && (uid.is_empty() || uid == text(claim, "/metadata/uid"))
+            && text(volume, "/spec/storageClassName") == text(claim, "/spec/storageClassName")
+            && milli(volume.pointer("/spec/capacity/storage"))
+                >= milli(claim.pointer("/spec/resources/requests/storage"))
+            && !is_terminating(volume)
+    };
+    state.list(Kind::PersistentVolume, None).map(|(_, volume)| volume).find(|volume| is_meant(volume)).cloned()
+}
+
+fn bind_to(state: &mut State, key: &Key, claim: &Value, volume: &Value) {
+    let mut taken = volume.clone();
+    set(&mut taken, "/spec/claimRef/uid", text(claim, "/metadata/uid"));
+    set(&mut taken, "/status/phase", "Bound");
+    let mut bound = claim.clone();
+    set(&mut bound, "/spec/volumeName", text(volume, "/metadata/name"));
+    set(&mut bound, "/metadata/annotations/pv.kubernetes.io~1bind-completed", "yes");
+    let status = json!({"phase": "Bound", "accessModes": volume["spec"]["accessModes"],
+        "capacity": {"storage": volume["spec"]["capacity"]["storage"]}});
+    set(&mut bound, "/status", status);
+    state.put(Kind::PersistentVolume, taken);
+    state.put(key.kind, bound);
 }
 
 /// The wish is at once, the capacity later: `Resizing`, then `FileSystemResizePending`, then done.

@@ -1,6 +1,6 @@
 //! Deployments: a ReplicaSet for each template, rolled over within surge and unavailability, with a deadline (C1).
 
-use super::super::json::{condition, flag, number, set, set_condition, text};
+use super::super::json::{condition, entries, flag, number, set, set_condition, text};
 use super::super::kinds::Kind;
 use super::super::names::safe_text;
 use super::super::store::{Key, State, controlled_by, owner_reference};
@@ -24,7 +24,7 @@ pub(super) fn reconcile(state: &mut State, key: &Key, deployment: &Arc<Value>) {
     let old: Vec<Arc<Value>> = sets.iter().filter(|set| !is_new(set)).cloned().collect();
     let newest = old.iter().map(|set| revision_of(set)).max().unwrap_or_default() + 1;
     let new = match sets.iter().find(|set| is_new(set)) {
-        Some(found) => found.clone(),
+        Some(found) => keep_in_step(state, deployment, found),
         None => match create_set(state, deployment, &name, &hash, newest) {
             Some(made) => made,
             None => return,
@@ -53,16 +53,43 @@ fn create_set(state: &mut State, deployment: &Value, name: &str, hash: &str, rev
     set(&mut template, "/metadata/labels/pod-template-hash", hash);
     let mut selector = deployment["spec"]["selector"].clone();
     set(&mut selector, "/matchLabels/pod-template-hash", hash);
-    let object = json!({
+    let mut object = json!({
         "metadata": {
             "name": name, "namespace": deployment["metadata"]["namespace"], "labels": template["metadata"]["labels"],
-            "annotations": {"deployment.kubernetes.io/revision": revision.to_string()},
-            "ownerReferences": [owner_reference(Kind::Deployment, deployment)],
+            "annotations": {}, "ownerReferences": [owner_reference(Kind::Deployment, deployment)],
         },
         "spec": {"replicas": 0, "selector": selector, "template": template},
     });
+    copy_from(deployment, &mut object);
+    set(&mut object, REVISION, revision.to_string());
     // Refused only in a namespace that goes.
     make(state, Kind::ReplicaSet, object).ok()
+}
+
+/// What a set gets from its Deployment besides the template: the annotations, so that a mark on the one is on the other, and
+/// when a pod counts as available.
+fn copy_from(deployment: &Value, replica_set: &mut Value) {
+    for (name, value) in entries(deployment, "/metadata/annotations") {
+        if !name.starts_with("deployment.kubernetes.io/") && name != "kubectl.kubernetes.io/last-applied-configuration"
+        {
+            replica_set["metadata"]["annotations"][name] = value.clone();
+        }
+    }
+    match number(deployment, "/spec/minReadySeconds") {
+        0 => super::super::json::unset(replica_set, "/spec/minReadySeconds"),
+        seconds => replica_set["spec"]
+            .as_object_mut()
+            .and_then(|spec| spec.insert("minReadySeconds".to_owned(), json!(seconds))),
+    };
+}
+
+fn keep_in_step(state: &mut State, deployment: &Value, replica_set: &Arc<Value>) -> Arc<Value> {
+    let mut changed = (**replica_set).clone();
+    copy_from(deployment, &mut changed);
+    if changed["spec"] != replica_set["spec"] {
+        set(&mut changed, "/metadata/generation", number(replica_set, "/metadata/generation") + 1);
+    }
+    state.put(Kind::ReplicaSet, changed)
 }
 
 /// One step of the roll-over: the new set grows within the surge, the old ones shrink within what may be missing.

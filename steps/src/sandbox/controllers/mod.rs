@@ -9,6 +9,7 @@
 mod budgets;
 mod claims;
 mod deployment;
+mod endpoints;
 mod events;
 mod namespaces;
 mod pod_status;
@@ -41,13 +42,13 @@ const TRY_AGAIN_AFTER: Duration = Duration::from_secs(1);
 
 /// What a fresh cluster has: two namespaces, a node, storage classes that grow and one that does not.
 pub(super) fn furnish(state: &mut State) {
-    for name in ["default", "kube-system"] {
+    for name in ["default", "kube-system", "kube-public", "kube-node-lease"] {
         furnish_one(state, Kind::Namespace, json!({"metadata": {"name": name}}));
     }
     let class = |name: &str, is_default: bool, mode: &str, expands: bool| {
         json!({
             "metadata": {"name": name, "annotations": {DEFAULT_CLASS: is_default.to_string()}},
-            "provisioner": "sandbox.cairn.dev/disk", "volumeBindingMode": mode, "allowVolumeExpansion": expands,
+            "provisioner": claims::PROVISIONER, "volumeBindingMode": mode, "allowVolumeExpansion": expands,
         })
     };
     furnish_one(state, Kind::StorageClass, class("standard", true, "WaitForFirstConsumer", true));
@@ -156,6 +157,8 @@ fn reconcile(state: &mut State, key: &Key) {
         Kind::PersistentVolume => claims::reconcile_volume(state, key, &object),
         Kind::ResourceQuota => quota::reconcile(state, key),
         Kind::PodDisruptionBudget => budgets::reconcile(state, key),
+        Kind::Service => endpoints::reconcile(state, key, &object),
+        Kind::Endpoints => endpoints::forget(state, key, &object),
         Kind::StatefulSet => statefulset::reconcile(state, key, &object),
         Kind::Deployment => deployment::reconcile(state, key, &object),
         Kind::ReplicaSet => replicaset::reconcile(state, key, &object),
@@ -241,6 +244,25 @@ fn put_status(state: &mut State, kind: Kind, object: &Value, status: Value) {
 fn is_ready(pod: &Value) -> bool {
     text(pod, "/status/phase") == "Running"
         && super::json::condition(pod, "Ready").is_some_and(|ready| ready["status"] == "True")
+}
+
+/// Whether the pod has been ready for as long as its owner wants; if not yet, the owner is looked at again when it has.
+fn is_available(state: &mut State, owner: &Key, pod: &Value, min_ready_seconds: i64) -> bool {
+    if !is_ready(pod) {
+        return false;
+    }
+    let ready = super::json::condition(pod, "Ready");
+    let since: Option<jiff::Timestamp> = ready.and_then(|ready| text(ready, "/lastTransitionTime").parse().ok());
+    let Some(since) = since.filter(|_| min_ready_seconds > 0) else { return true };
+    let due = since + jiff::SignedDuration::from_secs(min_ready_seconds);
+    let left = due.duration_since(state.clock.now());
+    let Ok(left) = Duration::try_from(left) else { return true };
+    if left.is_zero() {
+        return true;
+    }
+    // Only asked for so that the owner is looked at again.
+    let _ = state.work.passed(owner, text(pod, "/metadata/uid"), "available", left);
+    false
 }
 
 fn is_terminating(object: &Value) -> bool {

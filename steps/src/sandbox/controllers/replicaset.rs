@@ -7,7 +7,7 @@ use super::super::kinds::Kind;
 use super::super::names::random_suffix;
 use super::super::store::{Key, State, controlled_by, owner_reference};
 use super::events::{Told, tell};
-use super::{is_ready, is_terminating, make};
+use super::{is_available, is_ready, is_terminating, make};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
@@ -79,13 +79,15 @@ fn create(state: &mut State, key: &Key, replica_set: &Value) -> Result<Arc<Value
 fn write_status(state: &mut State, replica_set: &Value, failure: Option<&str>) {
     let live = live_pods(state, replica_set);
     let ready = live.iter().filter(|pod| is_ready(pod)).count();
+    let (key, min_ready) = (Key::of(Kind::ReplicaSet, replica_set), number(replica_set, "/spec/minReadySeconds"));
+    let available = live.iter().filter(|pod| is_available(state, &key, pod, min_ready)).count();
     let mut changed = replica_set.clone();
     set(&mut changed, "/status/observedGeneration", number(replica_set, "/metadata/generation"));
     for (field, value) in [
         ("replicas", live.len()),
         ("fullyLabeledReplicas", live.len()),
         ("readyReplicas", ready),
-        ("availableReplicas", ready),
+        ("availableReplicas", available),
     ] {
         set(&mut changed, &format!("/status/{field}"), value);
     }

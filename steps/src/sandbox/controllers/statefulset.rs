@@ -7,7 +7,7 @@ use super::super::kinds::Kind;
 use super::super::selectors::label_selector_matches;
 use super::super::store::{Key, State, controlled_by, owner_reference};
 use super::events::{Told, tell};
-use super::{is_ready, is_terminating, make, put_status, revisions};
+use super::{is_available, is_ready, is_terminating, make, put_status, revisions};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -29,7 +29,9 @@ pub(super) fn reconcile(state: &mut State, key: &Key, set: &Arc<Value>) {
     adopt(state, key, set);
     advance(state, key, set, &current, &update);
     let pods = pods_of(state, set);
-    let status = status(set, &pods, current, &update);
+    let min_ready = number(set, "/spec/minReadySeconds");
+    let available = pods.values().filter(|pod| is_available(state, key, pod, min_ready)).count();
+    let status = status(set, &pods, available, current, &update);
     let live: Vec<&str> =
         pods.values().map(|pod| text(pod, REVISION)).chain([text(&status, "/currentRevision"), &update]).collect();
     revisions::forget(state, set, &live);
@@ -90,7 +92,7 @@ fn advance(state: &mut State, key: &Key, set: &Value, current: &str, update: &st
     }
 }
 
-fn status(set: &Value, pods: &Pods, mut current: String, update: &str) -> Value {
+fn status(set: &Value, pods: &Pods, available: usize, mut current: String, update: &str) -> Value {
     let count = |wanted: &dyn Fn(&Value) -> bool| {
         i64::try_from(pods.values().filter(|pod| wanted(pod)).count()).unwrap_or(i64::MAX)
     };
@@ -105,7 +107,7 @@ fn status(set: &Value, pods: &Pods, mut current: String, update: &str) -> Value 
         at_current = updated;
     }
     let mut status = json!({
-        "observedGeneration": number(set, "/metadata/generation"), "replicas": all, "availableReplicas": ready,
+        "observedGeneration": number(set, "/metadata/generation"), "replicas": all, "availableReplicas": available,
         "currentRevision": current, "updateRevision": update, "collisionCount": 0,
     });
     // A number that is 0 is left out, as the API server's encoder does it (C15).

@@ -120,7 +120,7 @@ async fn invalid_objects_are_422_with_a_cause_for_each_field() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_unknown_field_is_500_in_an_apply_400_if_strict_and_dropped_with_a_create() {
+async fn an_unknown_field_is_500_in_an_apply_strict_or_not_and_in_a_strict_patch_422_and_in_a_strict_create_400() {
     let sandbox = with_namespace("a").await;
     let sets = api::<StatefulSet>(&sandbox);
     let mut set = stateful_set(1, "es:1", "Parallel");
@@ -132,7 +132,17 @@ async fn an_unknown_field_is_500_in_an_apply_400_if_strict_and_dropped_with_a_cr
     set["apiVersion"] = json!("apps/v1");
     set["kind"] = json!("StatefulSet");
     let status = refusal(sets.patch("es", &strict, &Patch::Apply(&set)).await.expect_err("refused"));
+    assert_eq!((status.code, status.reason.as_str()), (500, ""));
+    let create = http::Request::post("/apis/apps/v1/namespaces/a/statefulsets?fieldValidation=Strict");
+    let create =
+        create.header("content-type", "application/json").body(set.to_string().into_bytes()).expect("a request");
+    let status = refusal(sandbox.client().request::<Value>(create).await.expect_err("refused"));
     assert_eq!((status.code, status.message.as_str()), (400, "strict decoding error: unknown field \"spec.replica\""));
+    apply(&sets, stateful_set(1, "es:1", "Parallel")).await.expect("applied");
+    let strict = PatchParams { field_validation: Some(ValidationDirective::Strict), ..PatchParams::default() };
+    let patch = Patch::Merge(json!({"spec": {"replica": 1}}));
+    let status = refusal(sets.patch("es", &strict, &patch).await.expect_err("refused"));
+    assert!(status.code == 422 && status.message.contains("unknown field \"spec.replica\""), "{}", status.message);
 }
 
 #[tokio::test(start_paused = true)]
@@ -210,7 +220,7 @@ async fn a_collection_is_deleted_by_its_labels() {
         apply(&maps, json!({"metadata": {"name": name, "labels": {"app": app}}})).await.expect("applied");
     }
     maps.delete_collection(&DeleteParams::default(), &ListParams::default().labels("app=x")).await.expect("deleted");
-    let left = maps.list(&ListParams::default()).await.expect("listed");
+    let left = maps.list(&ListParams::default().labels("app")).await.expect("listed");
     assert_eq!(left.items.iter().map(ResourceExt::name_any).collect::<Vec<_>>(), ["three"]);
     assert_eq!(sandbox.effects().iter().filter(|effect| effect.verb == "delete").count(), 2);
 }
