@@ -22,11 +22,8 @@ use crate::{
 async fn created(site: &Site, failing: Option<&str>) -> anyhow::Result<(String, WorkflowState)> {
     let (service, namespace) = site.service();
     site.bind_claims(&namespace);
-    let deps = Deps {
-        cluster: site.cluster.clone(),
-        gitlab: GitLab::new(GitLabRules::default()),
-        rollout: RolloutRules { deadline: site.patience, ..RolloutRules::default() },
-    };
+    let rollout = RolloutRules { deadline: site.patience, ..RolloutRules::default() };
+    let deps = Deps { rollout, ..Deps::new(site.cluster.clone(), GitLab::new(GitLabRules::default())) };
     let definition = create_definition(deps);
     let definition = match failing {
         Some(step) => failing_at(&definition, step),

@@ -179,8 +179,9 @@ async fn a_token_gets_in_inline_from_a_file_or_from_a_program() -> anyhow::Resul
     let (papers, address) = guarded().await?;
     let directory = tempfile::tempdir()?;
     let path = directory.path().join("token");
-    std::fs::write(&path, format!("{TOKEN}\n"))?;
-    let credential = json!({"apiVersion": "client.authentication.k8s.io/v1", "kind": "ExecCredential", "status": {"token": TOKEN}});
+    std::fs::write(&path, TOKEN)?;
+    let credential =
+        json!({"apiVersion": "client.authentication.k8s.io/v1", "kind": "ExecCredential", "status": {"token": TOKEN}});
     let program = json!({"apiVersion": "client.authentication.k8s.io/v1", "command": "echo",
         "args": [credential.to_string()], "interactiveMode": "Never"});
     for user in [json!({"token": TOKEN}), json!({"tokenFile": path}), json!({"exec": program})] {

@@ -11,6 +11,7 @@ mod claims;
 mod conflicts;
 mod creations;
 mod each_step;
+mod kubeconfig;
 mod namespaces;
 mod ownership;
 mod quotas;

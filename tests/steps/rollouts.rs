@@ -155,7 +155,13 @@ async fn what_a_kubelet_says_of_a_container_that_cannot_start_fails_the_rollout(
 /// A creation before its rollout whose nodes ask for more than any machine has, and which believes a sign at once.
 async fn stuck(site: &Site) -> anyhow::Result<Bench<'_>> {
     let soon = Duration::from_secs(3);
-    let trouble = TroubleRules { config_grace: soon, image_grace: soon, schedule_grace: soon, restarts_max: 3 };
+    let trouble = TroubleRules {
+        config_grace: soon,
+        image_grace: soon,
+        schedule_grace: soon,
+        restarts_max: 3,
+        ..TroubleRules::default()
+    };
     let rules = RolloutRules { deadline: site.patience, trouble, ..RolloutRules::default() };
     let mut bench = Bench::with_rules(site, &json!({"cpu_request": "900000", "cpu_limit": "900000"}), rules)?;
     bench.up_to("rollout_completed").await?;
