@@ -376,8 +376,7 @@ impl Cluster {
             let (kind, name) = (object.kind.as_deref().unwrap_or_default(), object.name.as_deref().unwrap_or_default());
             lacking.iter().any(|made| makes_pods_for(kind, name, made))
         });
-        let mut told: Vec<Trouble> =
-            of_lacking.filter_map(|event| trouble::of_event(event, &rules.trouble)).collect();
+        let mut told: Vec<Trouble> = of_lacking.filter_map(|event| trouble::of_event(event, &rules.trouble)).collect();
         let failing = claims
             .into_iter()
             .filter_map(|event| Some((trouble::of_event(event, &rules.trouble)?, event.involved_object.name.clone()?)));

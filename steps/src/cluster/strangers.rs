@@ -164,7 +164,8 @@ impl Cluster {
                 }
                 // An extension that has just been taken out, or that cannot be listed although it says so.
                 Err(kube::Error::Api(status)) if matches!(status.code, 404 | 405) => return Ok(Some(all)),
-                Err(kube::Error::Api(status)) if status.code == 403 => return Ok(None),
+                // Not allowed to us; or an extension's server that gives no metadata alone, as some do not.
+                Err(kube::Error::Api(status)) if matches!(status.code, 403 | 406) => return Ok(None),
                 Err(error) => {
                     let doing = format!("list {} in namespace {namespace}", kind.plural);
                     return Err(step_error(Asked::Read, &doing, &error));

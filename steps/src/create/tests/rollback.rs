@@ -10,9 +10,10 @@ use serde_json::{Value, json};
 use super::bench::{Bench, made};
 use super::steps::api;
 use crate::cluster::gone::Deletion;
+use crate::gitlab::GitLabRules;
 use crate::names;
 use crate::render::Kind;
-use crate::sandbox::Fault;
+use crate::sandbox::{Fault, Sandbox, SandboxOptions};
 
 async fn kubectl_scales(bench: &Bench, replicas: u32) {
     let params = PatchParams { field_manager: Some("kubectl-scale".to_owned()), ..PatchParams::default() };
@@ -185,4 +186,19 @@ async fn an_object_of_a_kind_that_we_never_make_keeps_the_namespace_as_well() {
     let said = bench.compensate("namespace_created").await.expect("deleted");
     assert!(said.ends_with("whether others had secrets there may not be seen"), "{said}");
     assert_eq!(bench.residue().await, Vec::<String>::new());
+}
+
+/// Scaled to none, the pods were still stopping when the namespace was deleted: its controller found them, and looked again only
+/// after half of their grace of 180 s (C15). The sandbox, which noticed at once, hid that.
+#[tokio::test(start_paused = true)]
+async fn on_a_control_plane_as_slow_as_a_real_one_a_rollback_does_not_wait_for_half_of_the_grace_of_pods() {
+    let sandbox = Sandbox::open(SandboxOptions::as_slow_as_real()).expect("a sandbox in memory");
+    let mut bench = Bench::on(sandbox, json!({"replicas": 2}), GitLabRules::default());
+    bench.up_to("tenant_synced").await;
+    let started = tokio::time::Instant::now();
+    let said = bench.compensate("rollout_completed").await.expect("taken back");
+    assert_eq!(said, "scaled StatefulSet/elasticsearch and Deployment/kibana to 0");
+    bench.roll_back_from("gpu_configured").await;
+    assert_eq!(bench.residue().await, Vec::<String>::new());
+    assert!(started.elapsed() < Duration::from_secs(60), "{:?}", started.elapsed());
 }

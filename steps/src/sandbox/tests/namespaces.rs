@@ -3,6 +3,7 @@
 use super::*;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::{DeleteParams, Preconditions};
+use std::time::Duration;
 
 fn named(name: &str) -> Namespace {
     serde_json::from_value(json!({"metadata": {"name": name}})).expect("a namespace")
@@ -101,4 +102,36 @@ async fn a_deletion_on_condition_of_another_uid_is_409_and_changes_nothing() {
     let status = refusal(namespaces.delete("a", &params).await.expect_err("refused"));
     assert_eq!((status.code, status.reason.as_str()), (409, "Conflict"));
     assert!(namespaces.get("a").await.expect("there").metadata.deletion_timestamp.is_none());
+}
+
+/// C15: 5 s until the controller looks, 5 s more whenever it had something new to say, else half of the grace that it found.
+#[tokio::test(start_paused = true)]
+async fn a_slow_namespace_goes_when_a_real_one_does() {
+    for (pods, within) in [(0, 5..12), (2, 90..120)] {
+        let options = SandboxOptions { pod_stop_after: Duration::from_secs(40), ..SandboxOptions::as_slow_as_real() };
+        let sandbox = Sandbox::open(options).expect("opens");
+        let namespaces = Api::<Namespace>::all(sandbox.client());
+        namespaces.create(&PostParams::default(), &named("a")).await.expect("created");
+        let mut set = stateful_set(pods, "es:1", "Parallel");
+        set["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] = json!(180);
+        let sets = api::<StatefulSet>(&sandbox);
+        apply(&sets, set).await.expect("applied");
+        until(&sets, "es", set_is_rolled_out).await;
+        let started = tokio::time::Instant::now();
+        namespaces.delete("a", &DeleteParams::default()).await.expect("deleted");
+        gone(&sandbox).await;
+        let took = started.elapsed().as_secs();
+        assert!(within.contains(&took), "{pods} pods: {took} s");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_namespace_is_given_what_every_namespace_has_and_the_clusters_own_cannot_be_deleted() {
+    let sandbox = with_namespace("a").await;
+    settle().await;
+    api::<k8s_openapi::api::core::v1::ServiceAccount>(&sandbox).get("default").await.expect("an account");
+    api::<ConfigMap>(&sandbox).get("kube-root-ca.crt").await.expect("a certificate");
+    let namespaces = Api::<Namespace>::all(sandbox.client());
+    let status = refusal(namespaces.delete("kube-system", &DeleteParams::default()).await.expect_err("refused"));
+    assert_eq!((status.code, status.reason.as_str()), (403, "Forbidden"));
 }

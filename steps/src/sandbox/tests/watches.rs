@@ -109,3 +109,34 @@ async fn a_watch_that_asks_for_bookmarks_learns_how_far_the_cluster_is_though_no
     let now = maps.list(&ListParams::default()).await.expect("listed").metadata.resource_version.expect("a version");
     assert_eq!(bookmark.metadata.resource_version, now);
 }
+
+/// Whatever happens between two pages, they are parts of one snapshot; and one that is forgotten is said to be.
+#[tokio::test(start_paused = true)]
+async fn the_pages_of_a_list_are_of_one_moment_and_expire_with_it() {
+    let sandbox = with_namespace("a").await;
+    let maps = api::<ConfigMap>(&sandbox);
+    for name in ["a", "b", "c", "d"] {
+        apply(&maps, map(name, "1")).await.expect("applied");
+    }
+    let first = ListParams::default().labels("value=1").limit(2);
+    let page = maps.list(&first).await.expect("listed");
+    let token = page.metadata.continue_.clone().expect("more");
+    apply(&maps, map("c", "2")).await.expect("changed");
+    apply(&maps, map("bb", "1")).await.expect("made");
+    maps.delete("d", &DeleteParams::default()).await.expect("deleted");
+    let next = maps.list(&first.clone().continue_token(&token)).await.expect("listed");
+    let names =
+        |list: &kube::core::ObjectList<ConfigMap>| -> Vec<String> { list.iter().map(ResourceExt::name_any).collect() };
+    assert_eq!(
+        (names(&page), names(&next)),
+        (vec!["a".to_owned(), "b".to_owned()], vec!["c".to_owned(), "d".to_owned()])
+    );
+    assert_eq!(next.metadata.resource_version, page.metadata.resource_version);
+    assert_eq!(next.metadata.continue_, None);
+
+    for turn in 0..9000 {
+        apply(&maps, map("a", &turn.to_string())).await.expect("changed");
+    }
+    let status = refusal(maps.list(&first.continue_token(&token)).await.expect_err("forgotten"));
+    assert_eq!((status.code, status.reason.as_str()), (410, "Expired"));
+}
