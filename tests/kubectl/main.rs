@@ -3,6 +3,7 @@
 //! The binary is the one on the PATH, whatever its version; each test has a cluster, a kubeconfig and a home of its own.
 
 mod overlays;
+mod rendered;
 
 use cairn_steps::sandbox::{Fault, PodTrouble, Sandbox, SandboxOptions};
 use std::path::Path;
