@@ -10,11 +10,11 @@ use std::{
 use crate::{
     entry::Commit,
     fact::{Effect, Submitted},
-    ids::CommitNumber,
+    ids::{CommitNumber, Timestamp},
     store::{
-        DurableStore, LogReader, OpenReport, Store, StoreError, check_index,
+        DurableOptions, DurableStore, LogReader, OpenReport, Store, StoreError, check_index,
         log::frames_of,
-        tests::samples::{append, commit_one, failure, run, small, submitted, success},
+        tests::samples::{NOW, append, commit_one, failure, run, small, submitted, success},
         verify,
     },
 };
@@ -256,6 +256,33 @@ fn a_segment_overwritten_by_another_is_healed_from_the_index_wherever_it_stands(
             assert!(!journal.opens_whole().healed.is_empty(), "{from} over {to}");
         }
     }
+}
+
+/// Somebody put a file of another journal's log in place of ours, or a frame of it: its checksums are right, its numbers
+/// too, only the hashes tell. It was taken in, and the log left with a break that no start mended.
+#[test]
+fn a_segment_or_a_frame_of_another_journal_is_healed_from_the_index_and_named_without_one() {
+    let mut journal = Journal::new();
+    let other = tempfile::tempdir().expect("a temporary directory");
+    let later = DurableOptions { now: Timestamp::from_micros(NOW.as_micros() + 1), ..small(other.path()) };
+    let (store, _) = DurableStore::open(&later).expect("it opens");
+    for number in 1..=12 {
+        run(&store, number, submitted(Effect::Create, "other", &format!("s{number}")), failure());
+    }
+    drop(store);
+    let read = |segment: &Path| fs::read(segment).expect("it reads");
+    let theirs = [1, 2].map(|segment| read(&other.path().join(format!("log/{segment:06}.log"))));
+    let mut mixed = read(&journal.segment(1));
+    let (number, range) = frames_of(&theirs[0]).remove(0);
+    assert_eq!((number, range.clone()), frames_of(&mixed)[0]);
+    mixed[range.clone()].copy_from_slice(&theirs[0][range]);
+    for (segment, bad) in [(2, &theirs[1]), (1, &mixed)] {
+        fs::write(journal.segment(segment), bad).expect("it takes a write");
+        assert!(!journal.opens_whole().healed.is_empty());
+    }
+    fs::write(journal.segment(1), mixed).expect("it takes a write");
+    fs::remove_dir_all(journal.index()).expect("it is there");
+    journal.is_named("commit 2");
 }
 
 /// What an earlier cairn made of a copy behind its log: the last segment twice, under two numbers.
