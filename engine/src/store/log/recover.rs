@@ -223,6 +223,12 @@ impl Walk<'_> {
                     torn = true;
                     break;
                 }
+                // Where something was put in, the rest stands further back: what is left is known already.
+                (_, None) if is_last && (flawed || found != Found::Bad) && self.is_over(&bytes, offset) => {
+                    flawed = true;
+                    self.healed.push(format!("what does not belong there, {}", place(offset)));
+                    break;
+                }
                 (found, None) => {
                     let what = match found {
                         Found::End => "it is missing here",
@@ -277,7 +283,8 @@ impl Walk<'_> {
         if !codec::decode_header(payload).is_ok_and(|header| header.number == self.next) {
             return false;
         }
-        if is_ours && !self.is_compared(self.next) {
+        // Without the other copy, too: nobody else would tell where the first break is.
+        if is_ours && self.other.is_some() && !self.is_compared(self.next) {
             return true;
         }
         // The first one follows nothing: what has everything says which it is.
@@ -285,6 +292,12 @@ impl Walk<'_> {
         let known =
             self.other.filter(|other| is_first && other.is_complete()).and_then(|other| other.payload(self.next));
         known.is_none_or(|known| known == *payload) && codec::decode_commit(payload, self.previous).is_ok()
+    }
+
+    /// Whether all that there is was read: the other copy, which has everything, has no more, and neither has the rest.
+    fn is_over(&self, bytes: &[u8], offset: usize) -> bool {
+        let is_all = self.other.is_some_and(OtherCopy::is_complete) && self.next == self.known.0.next();
+        is_all && frame::commits_after(bytes, offset).all(|number| number < self.next)
     }
 
     fn is_compared(&self, number: CommitNumber) -> bool {

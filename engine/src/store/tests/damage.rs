@@ -285,6 +285,22 @@ fn a_segment_or_a_frame_of_another_journal_is_healed_from_the_index_and_named_wi
     journal.is_named("commit 2");
 }
 
+/// Behind it everything stands a frame further back. What was left at the end was called damage, although nothing lacked.
+#[test]
+fn a_frame_that_is_there_twice_in_the_last_segment_is_taken_out() {
+    let mut journal = Journal::new();
+    let last = (1..).take_while(|number| journal.segment(*number).exists()).last().expect("there is one");
+    let frames = frames_of(&fs::read(journal.segment(last)).expect("it reads")).len();
+    assert!(frames > 1);
+    for nth in 0..frames {
+        let whole = fs::read(journal.segment(last)).expect("it reads");
+        let (_, range) = frames_of(&whole).swap_remove(nth);
+        let twice = [&whole[..range.end], &whole[range.clone()], &whole[range.end..whole.len() - range.len()]].concat();
+        fs::write(journal.segment(last), &twice).expect("it takes a write");
+        assert!(journal.opens_whole().healed.iter().any(|place| place.starts_with("what does not belong there")));
+    }
+}
+
 /// What an earlier cairn made of a copy behind its log: the last segment twice, under two numbers.
 #[test]
 fn a_log_that_holds_a_segment_twice_is_put_right() {
