@@ -284,7 +284,7 @@ impl Walk<'_> {
             return false;
         }
         // Without the other copy, too: nobody else would tell where the first break is.
-        if is_ours && self.other.is_some() && !self.is_compared(self.next) {
+        if is_ours && self.known.0 > CommitNumber(0) && !self.is_compared(self.next) {
             return true;
         }
         // The first one follows nothing: what has everything says which it is.
