@@ -65,7 +65,7 @@ const KEEPS: Option<&str> = Some(
 const STRANGERS: &str = "see what others have put into a namespace, before it is deleted";
 
 /// Every right.
-pub const RULES: [Rule; 17] = [
+pub const RULES: [Rule; 18] = [
     Rule {
         group: "",
         resources: &["namespaces"],
@@ -107,6 +107,13 @@ pub const RULES: [Rule; 17] = [
         verbs: &["list", "watch"],
         purpose: "follow a rollout, and see why a pod does not start",
         without: None,
+    },
+    Rule {
+        group: "",
+        resources: &["pods"],
+        verbs: &["delete"],
+        purpose: "replace a node of an older revision that keeps a corrected one from starting",
+        without: Some("a change that corrects nodes which never started may not reach all of them"),
     },
     Rule {
         group: "",

@@ -7,11 +7,12 @@ mod deploy;
 mod doctor;
 mod plan;
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 use cairn_steps::{
     cluster::Cluster,
     elastic::Elastic,
+    names::STATEFUL_SET,
     render::{Marks, Through, render},
     report::STATUSES,
     request::Request,
@@ -22,6 +23,9 @@ use cairn_tests::{
     life::{Cut, Operation, Side},
     world::{World, request},
 };
+use k8s_openapi::api::apps::v1::StatefulSet;
+use kube::api::{Api, Patch, PatchParams};
+use serde_json::json;
 
 /// What a creation asks of its cluster, with this step failing and this trouble about.
 fn used_by_creation(failing: Option<&'static str>, trouble: Option<Fault>) -> anyhow::Result<BTreeSet<Access>> {
@@ -69,6 +73,26 @@ fn used_by_looking() -> anyhow::Result<BTreeSet<Access>> {
     })
 }
 
+/// The same when somebody corrects the template while no node gets ready: the older ones are replaced.
+fn used_by_repair() -> anyhow::Result<BTreeSet<Access>> {
+    World::run(|mut world| async move {
+        let unready = world.sandbox.faults().add(Fault::pods(PodTrouble::NotReady).name("elasticsearch-"));
+        let running = world.open(None, None).await?;
+        let Some(workflow) = world.submit(&running, &request("acme", "search")).await? else {
+            anyhow::bail!("this life does not end by itself")
+        };
+        // By then the nodes are there, and wait for each other.
+        tokio::time::sleep(Duration::from_secs(30)).await;
+        let sets: Api<StatefulSet> = Api::namespaced(world.sandbox.client(), "acme--search");
+        let corrected = json!({"spec": {"template": {"metadata": {"annotations": {"corrected": "yes"}}}}});
+        sets.patch(STATEFUL_SET, &PatchParams::default(), &Patch::Merge(&corrected)).await?;
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        world.sandbox.faults().remove(unready);
+        world.settle(&running, workflow).await?;
+        Ok(world.sandbox.accesses())
+    })
+}
+
 /// Every right that was seen to be used.
 fn used() -> anyhow::Result<BTreeSet<Access>> {
     let mut used = used_by_creation(None, None)?;
@@ -79,6 +103,7 @@ fn used() -> anyhow::Result<BTreeSet<Access>> {
         used.extend(used_by_creation(None, Some(Fault::pods(trouble)))?);
     }
     used.extend(used_by_recovery()?);
+    used.extend(used_by_repair()?);
     used.extend(used_by_looking()?);
     Ok(used)
 }
