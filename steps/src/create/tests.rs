@@ -7,6 +7,7 @@ mod faults;
 mod health;
 mod overlay;
 mod rollback;
+mod secret;
 mod stalled;
 mod steps;
 mod stuck;

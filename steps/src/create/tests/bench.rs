@@ -37,6 +37,20 @@ impl Bench {
         Self::with(sandbox, deps, extra)
     }
 
+    /// A creation by an engine whose operator has chosen otherwise.
+    pub(super) fn changed(extra: Value, change: impl FnOnce(&mut Deps)) -> Self {
+        let sandbox = sandbox();
+        let mut deps = Deps::new(Cluster::new(sandbox.client()), GitLab::new(GitLabRules::default()));
+        change(&mut deps);
+        Self::with(sandbox, deps, extra)
+    }
+
+    /// Goes on as an engine would that was started with other settings.
+    pub(super) fn resume_with(&mut self, change: impl FnOnce(&mut Deps)) {
+        change(&mut self.deps);
+        self.definition = create_definition(self.deps.clone());
+    }
+
     /// Another creation by the same engine on the same cluster.
     pub(super) fn beside(&self, extra: Value) -> Self {
         Self::with(self.sandbox.clone(), self.deps.clone(), extra)
@@ -104,11 +118,16 @@ impl Bench {
     pub(super) async fn up_to(&mut self, name: &str) {
         let names: Vec<StepName> = self.definition.step_names().to_vec();
         for step in names.iter().map(StepName::as_str).take_while(|step| *step != name) {
-            self.begun(step);
-            let output =
-                self.run(step).await.unwrap_or_else(|error| panic!("{step}: {error} {:?}", error.failure.evidence));
-            self.succeeded(step, output);
+            self.up_to_next(step).await;
         }
+    }
+
+    /// Runs this step, which is the next one.
+    pub(super) async fn up_to_next(&mut self, step: &str) {
+        self.begun(step);
+        let output =
+            self.run(step).await.unwrap_or_else(|error| panic!("{step}: {error} {:?}", error.failure.evidence));
+        self.succeeded(step, output);
     }
 
     /// Compensates this step and every one before it, newest first.

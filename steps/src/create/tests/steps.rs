@@ -228,6 +228,17 @@ async fn a_rollout_survives_watches_that_break() {
     bench.run("rollout_completed").await.expect("rolled out");
 }
 
+/// 410: the mirrors are listed anew, and nothing is missed.
+#[tokio::test(start_paused = true)]
+async fn a_rollout_survives_watches_whose_version_is_forgotten() {
+    let mut bench = Bench::new(json!({"replicas": 3}));
+    bench.up_to("rollout_completed").await;
+    for resource in ["pods", "statefulsets", "deployments"] {
+        bench.sandbox.faults().add(Fault::new(FaultAction::Gone).resource(resource).times(4));
+    }
+    bench.run("rollout_completed").await.expect("rolled out");
+}
+
 #[tokio::test(start_paused = true)]
 async fn however_many_workflows_wait_the_server_sees_three_watches() {
     let first = Bench::new(json!({"user": "a0"}));
