@@ -25,8 +25,7 @@ pub struct WorkflowState {
     submitted: Arc<Submitted>,
     submitted_at: Timestamp,
     updated_at: Timestamp,
-    /// Shared with the states before, so that a copy costs little.
-    progress: Vec<Arc<Progress>>,
+    progress: Vec<Progress>,
     phase: Phase,
     paused: bool,
     cancelled: bool,
@@ -233,7 +232,7 @@ impl WorkflowState {
 
     /// How far each step is, in the same order.
     #[must_use]
-    pub fn progress(&self) -> &[Arc<Progress>] {
+    pub fn progress(&self) -> &[Progress] {
         &self.progress
     }
 

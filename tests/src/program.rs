@@ -194,7 +194,11 @@ impl Process {
         rustix::process::kill_process_group(self.id()?, signal).context("cannot signal its group")
     }
 
-    fn id(&self) -> anyhow::Result<rustix::process::Pid> {
+    /// The number of its process.
+    ///
+    /// # Errors
+    /// If it has ended.
+    pub fn id(&self) -> anyhow::Result<rustix::process::Pid> {
         let id = self.child.id().context("it has ended")?;
         rustix::process::Pid::from_raw(id.try_into()?).context("no process has the id 0")
     }

@@ -6,6 +6,7 @@
 mod disk;
 mod engine;
 mod process;
+mod rollouts;
 
 use std::path::PathBuf;
 
@@ -55,6 +56,15 @@ enum Command {
         #[arg(long, default_value_t = 10_000)]
         workflows: usize,
     },
+    /// Creations that wait for their rollout at once, with the real program and a sandbox cluster beside it.
+    Rollouts {
+        /// How many.
+        #[arg(long, default_value_t = 1_000)]
+        clusters: usize,
+        /// The program that is measured.
+        #[arg(long, default_value = "target/release/cairn")]
+        cairn: PathBuf,
+    },
     /// What the disk can do: append and sync the same bytes, alone and grouped.
     Disk,
 }
@@ -75,6 +85,9 @@ fn main() -> anyhow::Result<()> {
         }
         Some(Command::Submit { workflows }) => engine::submissions(&runtime, directory.path(), workflows, &output),
         Some(Command::Waiting { workflows }) => engine::waiting(&runtime, directory.path(), workflows, &output),
+        Some(Command::Rollouts { clusters, cairn }) => {
+            runtime.block_on(rollouts::measure(&cairn, directory.path(), clusters, &output))
+        }
         Some(Command::Disk) => disk::measure(directory.path(), &output).map(drop),
         None => {
             let disk = disk::measure(directory.path(), &output)?;

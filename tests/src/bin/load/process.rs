@@ -4,16 +4,26 @@ use std::fs;
 
 /// The most memory that was resident at once, in MiB.
 pub(crate) fn peak_rss_mib() -> f64 {
-    status_kib("VmHWM:") / 1024.0
+    status_kib("self", "VmHWM:") / 1024.0
+}
+
+/// The same of another process.
+pub(crate) fn peak_rss_mib_of(id: i32) -> f64 {
+    status_kib(&id.to_string(), "VmHWM:") / 1024.0
 }
 
 /// The memory that is resident now, in bytes.
 pub(crate) fn rss_bytes() -> f64 {
-    status_kib("VmRSS:") * 1024.0
+    status_kib("self", "VmRSS:") * 1024.0
 }
 
-fn status_kib(field: &str) -> f64 {
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+/// The same of another process.
+pub(crate) fn rss_bytes_of(id: i32) -> f64 {
+    status_kib(&id.to_string(), "VmRSS:") * 1024.0
+}
+
+fn status_kib(process: &str, field: &str) -> f64 {
+    let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
     status
         .lines()
         .find_map(|line| line.strip_prefix(field))
@@ -24,7 +34,16 @@ fn status_kib(field: &str) -> f64 {
 
 /// CPU seconds used so far, in user and kernel mode. The kernel counts hundredths.
 pub(crate) fn cpu_seconds() -> f64 {
-    let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    cpu_seconds_at("self")
+}
+
+/// The same of another process.
+pub(crate) fn cpu_seconds_of(id: i32) -> f64 {
+    cpu_seconds_at(&id.to_string())
+}
+
+fn cpu_seconds_at(process: &str) -> f64 {
+    let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
     // After the name in parentheses, which may hold blanks: state is the first field, utime the 12th, stime the 13th.
     let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
     let ticks = |at: usize| fields.get(at).and_then(|field| field.parse::<f64>().ok()).unwrap_or(f64::NAN);
