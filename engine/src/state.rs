@@ -25,7 +25,8 @@ pub struct WorkflowState {
     submitted: Arc<Submitted>,
     submitted_at: Timestamp,
     updated_at: Timestamp,
-    progress: Vec<Progress>,
+    /// Shared with the states before, so that a copy costs little.
+    progress: Vec<Arc<Progress>>,
     phase: Phase,
     paused: bool,
     cancelled: bool,
@@ -232,7 +233,7 @@ impl WorkflowState {
 
     /// How far each step is, in the same order.
     #[must_use]
-    pub fn progress(&self) -> &[Progress] {
+    pub fn progress(&self) -> &[Arc<Progress>] {
         &self.progress
     }
 

@@ -110,7 +110,7 @@ fn all_facts() -> Vec<Fact> {
 
 /// What tells states apart, without what only grows: how often something was found does not change what may follow.
 fn key(state: &WorkflowState) -> String {
-    let progress: Vec<_> = state.progress().iter().map(shape).collect();
+    let progress: Vec<_> = state.progress().iter().map(|progress| shape(progress)).collect();
     format!(
         "{:?} {:?} {} {} {:?}",
         state.phase(),

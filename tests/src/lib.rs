@@ -9,9 +9,11 @@
 
 pub mod client;
 pub mod creation;
+pub mod disk;
 pub mod extent;
 pub mod faulty;
 pub mod files;
+pub mod journal;
 pub mod life;
 pub mod oracle;
 pub mod program;

@@ -48,6 +48,12 @@ impl BadPlace {
         self
     }
 
+    /// In this commit, where nothing else is known.
+    pub(crate) fn or_commit(mut self, number: CommitNumber) -> Self {
+        self.commit.get_or_insert(number);
+        self
+    }
+
     /// Where, without what.
     #[must_use]
     pub fn place(&self) -> String {

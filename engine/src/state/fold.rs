@@ -5,7 +5,7 @@ use crate::{
     entry::Entry,
     fact::{ErrorClass, Fact, Failure, OnFailure, Outcome, Output, ParkReason, Probe},
     ids::{Attempt, Sequence, StepName, Timestamp},
-    state::{IllegalFact, Progress},
+    state::IllegalFact,
 };
 use std::sync::Arc;
 
@@ -45,7 +45,8 @@ impl WorkflowState {
             submitted: Arc::new(submitted.clone()),
             submitted_at: entry.time,
             updated_at: entry.time,
-            progress: vec![Progress::default(); submitted.steps.len()],
+            // One for all: what a step has not touched yet takes no room.
+            progress: std::iter::repeat_n(Arc::default(), submitted.steps.len()).collect(),
             phase: Phase::Ready { step: 0, attempt: Attempt(1), not_before: None },
             paused: false,
             cancelled: false,
@@ -120,7 +121,7 @@ impl WorkflowState {
             Phase::Ready { step, attempt: next, .. }
                 if self.is(step, name) && next == attempt && !self.paused && !self.cancelled =>
             {
-                let progress = &mut self.progress[step];
+                let progress = Arc::make_mut(&mut self.progress[step]);
                 progress.attempt = attempt;
                 progress.started = Some(time);
                 progress.ended = None;
@@ -141,7 +142,7 @@ impl WorkflowState {
         time: Timestamp,
     ) -> Folded {
         let step = self.in_hand(fact, name, attempt)?;
-        let progress = &mut self.progress[step];
+        let progress = Arc::make_mut(&mut self.progress[step]);
         progress.output = Some(output.clone());
         progress.ended = Some(time);
         progress.uncertain = false;
@@ -176,7 +177,7 @@ impl WorkflowState {
         if error.class == ErrorClass::Permanent && retry_at.is_some() {
             return Err(illegal(fact, "what can never succeed has no retry time"));
         }
-        let progress = &mut self.progress[step];
+        let progress = Arc::make_mut(&mut self.progress[step]);
         progress.error = Some(error.clone());
         progress.ended = Some(time);
         progress.failing_since.get_or_insert(time);
@@ -203,7 +204,7 @@ impl WorkflowState {
         time: Timestamp,
     ) -> Folded {
         let (step, rolling_back) = self.being_probed(fact, name, attempt)?;
-        let progress = &mut self.progress[step];
+        let progress = Arc::make_mut(&mut self.progress[step]);
         progress.uncertain = false;
         progress.ended = Some(time);
         progress.probes_failing_since = None;
@@ -252,7 +253,7 @@ impl WorkflowState {
             }
             _ => 1,
         };
-        let progress = &mut self.progress[step];
+        let progress = Arc::make_mut(&mut self.progress[step]);
         progress.error = Some(error.clone());
         progress.probes_failing_since.get_or_insert(time);
         let asking = |probes| {
@@ -288,14 +289,14 @@ impl WorkflowState {
     }
 
     fn start_compensation(&mut self, step: usize, attempt: Attempt) -> Folded {
-        self.progress[step].compensation.attempt = attempt;
+        Arc::make_mut(&mut self.progress[step]).compensation.attempt = attempt;
         self.phase = Phase::Compensating { step, stage: Stage::Running { attempt } };
         Ok(())
     }
 
     fn compensation_succeeded(&mut self, fact: &Fact, name: &StepName, attempt: Attempt, message: &str) -> Folded {
         let step = self.being_compensated(fact, name, attempt)?;
-        self.progress[step].compensation.done = Some(message.to_owned());
+        Arc::make_mut(&mut self.progress[step]).compensation.done = Some(message.to_owned());
         match step.checked_sub(1) {
             Some(before) => self.roll_back_from(before),
             None => self.phase = Phase::CheckingResidue { attempt: Attempt(1), not_before: None },
@@ -313,7 +314,7 @@ impl WorkflowState {
         time: Timestamp,
     ) -> Folded {
         let step = self.being_compensated(fact, name, attempt)?;
-        let progress = &mut self.progress[step];
+        let progress = Arc::make_mut(&mut self.progress[step]);
         progress.error = Some(error.clone());
         progress.compensation.failing_since.get_or_insert(time);
         let again = Phase::Compensating { step, stage: Stage::Ready { attempt: attempt.next(), not_before: retry_at } };
@@ -389,7 +390,7 @@ impl WorkflowState {
         self.paused = false;
         if let Phase::Ready { step, .. } = self.phase {
             // A pause is not time in which anything was tried.
-            self.progress[step].failing_since = None;
+            Arc::make_mut(&mut self.progress[step]).failing_since = None;
         }
         Ok(())
     }
@@ -414,21 +415,21 @@ impl WorkflowState {
     fn forgiven(&mut self, phase: Phase) -> Phase {
         match phase {
             Phase::Ready { step, attempt, .. } => {
-                let progress = &mut self.progress[step];
+                let progress = Arc::make_mut(&mut self.progress[step]);
                 progress.forgiven = progress.attempt;
                 progress.failing_since = None;
                 self.failed = None;
                 Phase::Ready { step, attempt, not_before: None }
             }
             Phase::Unsure { step, attempt, .. } => {
-                let progress = &mut self.progress[step];
+                let progress = Arc::make_mut(&mut self.progress[step]);
                 progress.forgiven = progress.attempt;
                 progress.failing_since = None;
                 progress.probes_failing_since = None;
                 Phase::Unsure { step, attempt, probes: 0, not_before: None }
             }
             Phase::Compensating { step, stage } => {
-                let progress = &mut self.progress[step];
+                let progress = Arc::make_mut(&mut self.progress[step]);
                 progress.probes_failing_since = None;
                 let compensation = &mut progress.compensation;
                 compensation.forgiven = compensation.attempt;

@@ -394,7 +394,7 @@ fn catch_up(
             if number <= reached {
                 continue;
             }
-            ledger.follow(&mut batch, &payload)?.map_err(damaged)?;
+            ledger.follow(&mut batch, &payload)?.map_err(|bad| damaged(bad.or_commit(number)))?;
             in_batch += 1;
             if in_batch == CATCH_UP_COMMITS {
                 break;

@@ -4,7 +4,7 @@
 //! - What a frame is written over is zero, so that a write which was cut short shows: its end, or a sector of it, is
 //!   still zero. What is wrong and was written whole was damaged, and is never taken for a write that was cut short.
 
-use crate::journal::codec;
+use crate::{ids::CommitNumber, journal::codec};
 
 /// Length and checksum.
 const HEAD_BYTES: usize = 8;
@@ -87,7 +87,7 @@ pub(super) fn last_written(bytes: &[u8]) -> Option<usize> {
 pub(super) fn is_torn(bytes: &[u8], offset: usize) -> bool {
     let written = &bytes[offset..];
     let Some(last) = last_written(written) else { return false };
-    if follows(bytes, offset + 1) || is_whole_but_for_its_length(&written[..=last]) {
+    if commits_after(bytes, offset + 1).next().is_some() || is_whole_but_for_its_length(&written[..=last]) {
         return false;
     }
     let claimed = written.first_chunk::<4>().map_or(0, |length| u32::from_le_bytes(*length) as usize);
@@ -119,12 +119,13 @@ fn is_whole_but_for_its_length(written: &[u8]) -> bool {
     checksum(&length, payload).to_le_bytes() == head[4..]
 }
 
-/// Whether there is a whole frame anywhere from `offset` on.
-fn follows(bytes: &[u8], offset: usize) -> bool {
+/// The commits of all whole frames that begin anywhere from `offset` on.
+pub(super) fn commits_after(bytes: &[u8], offset: usize) -> impl Iterator<Item = CommitNumber> {
     let end = last_written(bytes).map_or(0, |last| last + 1);
-    (offset..end.saturating_sub(HEAD_BYTES)).any(|at| {
+    (offset..end.saturating_sub(HEAD_BYTES)).filter_map(|at| {
         // The header is cheap to decode, and hardly anything else decodes as one.
-        codec::decode_header(&bytes[at + HEAD_BYTES..]).is_ok() && parse(&bytes[at..]).is_some()
+        let header = codec::decode_header(&bytes[at + HEAD_BYTES..]).ok()?;
+        parse(&bytes[at..]).map(|_| header.number)
     })
 }
 

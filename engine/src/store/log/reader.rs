@@ -83,10 +83,10 @@ impl LogReader {
 
     fn commit(&mut self) -> Result<Option<Commit>, BadPlace> {
         let before = self.previous;
-        let Some((_, payload)) = self.step()? else { return Ok(None) };
+        let Some((number, payload)) = self.step()? else { return Ok(None) };
         let offset = (self.offset - frame::OVERHEAD_BYTES - payload.len()) as u64;
         let (file, _) = self.place();
-        codec::decode_commit(&payload, before).map(Some).map_err(|bad| bad.in_file(file, offset))
+        codec::decode_commit(&payload, before).map(Some).map_err(|bad| bad.or_commit(number).in_file(file, offset))
     }
 
     fn step(&mut self) -> Result<Option<(CommitNumber, Vec<u8>)>, BadPlace> {

@@ -34,7 +34,8 @@ pub(in crate::store) trait OtherCopy {
     fn is_complete(&self) -> bool;
 }
 
-/// What was not brought to rest may have lost some of what it wrote: its last commits are compared with the log's.
+/// So many of the last commits are looked at closely: that they follow each other, and, where the other copy was not
+/// brought to rest and may have lost some of what it wrote, that it has the same.
 const COMPARED_COMMITS: u64 = 20_000;
 
 /// What was never acknowledged, and is gone.
@@ -186,6 +187,7 @@ impl Walk<'_> {
         let header = Header::decode(&bytes).ok();
         let mut flawed =
             !header.is_some_and(|found| (found.segment, found.first, found.previous) == (segment, first, previous));
+        let is_ours = !flawed;
         if flawed {
             self.healed.push(format!("the header of {}", place(0)));
         }
@@ -200,8 +202,9 @@ impl Walk<'_> {
         let mut torn = false;
         while bound.is_none_or(|bound| self.next < bound) {
             let found = frame::at(&bytes, offset);
-            let payload: Cow<'_, [u8]> = match (found, self.lent_unless(self.is_next(&found))) {
-                (Found::Frame(payload), None) if self.is_next(&found) => payload.into(),
+            let is_next = self.is_next(&found, is_ours);
+            let payload: Cow<'_, [u8]> = match (found, self.lent_unless(is_next)) {
+                (Found::Frame(payload), None) if is_next => payload.into(),
                 (_, Some(payload)) => {
                     flawed = true;
                     self.healed.push(format!("commit {}, {}", self.next, place(offset)));
@@ -220,6 +223,12 @@ impl Walk<'_> {
                     torn = true;
                     break;
                 }
+                // Where something was put in, the rest stands further back: what is left is known already.
+                (_, None) if is_last && (flawed || found != Found::Bad) && self.is_over(&bytes, offset) => {
+                    flawed = true;
+                    self.healed.push(format!("what does not belong there, {}", place(offset)));
+                    break;
+                }
                 (found, None) => {
                     let what = match found {
                         Found::End => "it is missing here",
@@ -230,12 +239,6 @@ impl Walk<'_> {
                     return Err(self.damaged(&place(offset), &format!("{what}, and {other}")));
                 }
             };
-            // What was found under another header than it should be must follow by its hash.
-            if header.is_none() && codec::decode_commit(&payload, self.previous).is_err() {
-                return Err(
-                    self.damaged(&place(offset), "the header of the segment is damaged, and this does not follow")
-                );
-            }
             let commit = codec::decode_header(&payload).expect("it was decoded when it was found to be the next");
             offset += frame::OVERHEAD_BYTES + payload.len();
             self.compare(&commit, &payload);
@@ -264,7 +267,7 @@ impl Walk<'_> {
         if commit.number == last {
             self.known.1 = Some(commit.hash);
         }
-        let is_compared = commit.number <= last && last.0 - commit.number.0 < COMPARED_COMMITS;
+        let is_compared = self.is_compared(commit.number);
         if let Some(other) = self.other.filter(|other| is_compared && !other.is_complete())
             && other.payload(commit.number).as_deref() != Some(payload)
         {
@@ -272,11 +275,34 @@ impl Walk<'_> {
         }
     }
 
-    fn is_next(&self, found: &Found<'_>) -> bool {
-        match found {
-            Found::Frame(payload) => codec::decode_header(payload).is_ok_and(|header| header.number == self.next),
-            Found::End | Found::Bad => false,
+    /// Whether this is the next commit. A whole frame with the right number may still be another journal's: where the
+    /// segment is not known to be ours, and among the last commits of the other copy, it must follow by its hash. What
+    /// that copy lacks is looked at when it gets it.
+    fn is_next(&self, found: &Found<'_>, is_ours: bool) -> bool {
+        let Found::Frame(payload) = found else { return false };
+        if !codec::decode_header(payload).is_ok_and(|header| header.number == self.next) {
+            return false;
         }
+        // Without the other copy, too: nobody else would tell where the first break is.
+        if is_ours && self.known.0 > CommitNumber(0) && !self.is_compared(self.next) {
+            return true;
+        }
+        // The first one follows nothing: what has everything says which it is.
+        let is_first = self.next == CommitNumber(1);
+        let known =
+            self.other.filter(|other| is_first && other.is_complete()).and_then(|other| other.payload(self.next));
+        known.is_none_or(|known| known == *payload) && codec::decode_commit(payload, self.previous).is_ok()
+    }
+
+    /// Whether all that there is was read: the other copy, which has everything, has no more, and neither has the rest.
+    fn is_over(&self, bytes: &[u8], offset: usize) -> bool {
+        let is_all = self.other.is_some_and(OtherCopy::is_complete) && self.next == self.known.0.next();
+        is_all && frame::commits_after(bytes, offset).all(|number| number < self.next)
+    }
+
+    fn is_compared(&self, number: CommitNumber) -> bool {
+        let last = self.known.0;
+        number <= last && last.0 - number.0 < COMPARED_COMMITS
     }
 
     /// The next commit from the other copy, where it is needed, if that has it and it follows the commit before.

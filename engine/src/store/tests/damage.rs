@@ -10,11 +10,11 @@ use std::{
 use crate::{
     entry::Commit,
     fact::{Effect, Submitted},
-    ids::CommitNumber,
+    ids::{CommitNumber, Timestamp},
     store::{
-        DurableStore, LogReader, OpenReport, Store, StoreError, check_index,
+        DurableOptions, DurableStore, LogReader, OpenReport, Store, StoreError, check_index,
         log::frames_of,
-        tests::samples::{append, commit_one, failure, run, small, submitted, success},
+        tests::samples::{NOW, append, commit_one, failure, run, small, submitted, success},
         verify,
     },
 };
@@ -255,6 +255,49 @@ fn a_segment_overwritten_by_another_is_healed_from_the_index_wherever_it_stands(
             fs::copy(journal.segment(from), journal.segment(to)).expect("it copies");
             assert!(!journal.opens_whole().healed.is_empty(), "{from} over {to}");
         }
+    }
+}
+
+/// Somebody put a file of another journal's log in place of ours, or a frame of it: its checksums are right, its numbers
+/// too, only the hashes tell. It was taken in, and the log left with a break that no start mended.
+#[test]
+fn a_segment_or_a_frame_of_another_journal_is_healed_from_the_index_and_named_without_one() {
+    let mut journal = Journal::new();
+    let other = tempfile::tempdir().expect("a temporary directory");
+    let later = DurableOptions { now: Timestamp::from_micros(NOW.as_micros() + 1), ..small(other.path()) };
+    let (store, _) = DurableStore::open(&later).expect("it opens");
+    for number in 1..=12 {
+        run(&store, number, submitted(Effect::Create, "other", &format!("s{number}")), failure());
+    }
+    drop(store);
+    let read = |segment: &Path| fs::read(segment).expect("it reads");
+    let theirs = [1, 2].map(|segment| read(&other.path().join(format!("log/{segment:06}.log"))));
+    let mut mixed = read(&journal.segment(1));
+    let (number, range) = frames_of(&theirs[0]).remove(0);
+    assert_eq!((number, range.clone()), frames_of(&mixed)[0]);
+    mixed[range.clone()].copy_from_slice(&theirs[0][range]);
+    for (segment, bad) in [(2, &theirs[1]), (1, &mixed)] {
+        fs::write(journal.segment(segment), bad).expect("it takes a write");
+        assert!(!journal.opens_whole().healed.is_empty());
+    }
+    fs::write(journal.segment(1), mixed).expect("it takes a write");
+    fs::remove_dir_all(journal.index()).expect("it is there");
+    journal.is_named("commit 2");
+}
+
+/// Behind it everything stands a frame further back. What was left at the end was called damage, although nothing lacked.
+#[test]
+fn a_frame_that_is_there_twice_in_the_last_segment_is_taken_out() {
+    let mut journal = Journal::new();
+    let last = (1..).take_while(|number| journal.segment(*number).exists()).last().expect("there is one");
+    let frames = frames_of(&fs::read(journal.segment(last)).expect("it reads")).len();
+    assert!(frames > 1);
+    for nth in 0..frames {
+        let whole = fs::read(journal.segment(last)).expect("it reads");
+        let (_, range) = frames_of(&whole).swap_remove(nth);
+        let twice = [&whole[..range.end], &whole[range.clone()], &whole[range.end..whole.len() - range.len()]].concat();
+        fs::write(journal.segment(last), &twice).expect("it takes a write");
+        assert!(journal.opens_whole().healed.iter().any(|place| place.starts_with("what does not belong there")));
     }
 }
 

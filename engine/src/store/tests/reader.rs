@@ -152,3 +152,22 @@ fn a_missing_segment_is_named() {
     let bad = LogReader::open(dir.path()).expect("it reads").find_map(Result::err).expect("it is missing");
     assert!(bad.to_string().contains("log/000002.log at byte 0: the segment is missing"), "{bad}");
 }
+
+/// It was named by file and byte only, and by an engine that starts on it not at all.
+#[test]
+fn a_frame_that_does_not_decode_is_named_by_its_commit_although_its_checksum_is_right() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let (store, _) = DurableStore::open(&small(dir.path())).expect("it opens");
+    run(&store, 1, submitted(Effect::Create, "acme", "search"), success());
+    drop(store);
+    let path = dir.path().join("log/000001.log");
+    let mut bytes = fs::read(&path).expect("it reads");
+    let (number, range) = frames_of(&bytes).pop().expect("it has frames");
+    // The length of the commit's last append.
+    bytes[range.clone()][55..range.len() - 1].fill(0xff);
+    let sum = crc32c::crc32c_append(crc32c::crc32c(&bytes[range.start..][..4]), &bytes[range.start + 8..range.end - 1]);
+    bytes[range.start + 4..][..4].copy_from_slice(&sum.to_le_bytes());
+    fs::write(&path, &bytes).expect("it takes a write");
+    let bad = LogReader::open(dir.path()).expect("it reads").find_map(Result::err).expect("it is damaged");
+    assert_eq!(bad.commit, Some(number), "{bad}");
+}
