@@ -67,8 +67,7 @@ fn of_status(asked: Asked, doing: &str, status: &Status) -> StepError {
         }
         (403, _) => (ErrorClass::Permanent, ": the engine lacks the right; the operator must grant it"),
         (404, _) => (ErrorClass::Permanent, ""),
-        // Not executed: the server does not know a field of ours. It says so with 500, and never changes its mind (C15).
-        (500, _) if status.message.starts_with("failed to create typed patch object") => (ErrorClass::Permanent, ""),
+        _ if is_unknown_field(status) => (ErrorClass::Permanent, ""),
         // Executed or not, nobody knows.
         (504, _) | (_, "Timeout") | (500, _) => (asked.unanswered(), ""),
         (500..=599, _) => (asked.unanswered(), ""),
@@ -81,6 +80,12 @@ fn of_status(asked: Asked, doing: &str, status: &Status) -> StepError {
         error = error.with_retry_after(delay);
     }
     error
+}
+
+/// Whether the server does not know a field of what was applied. It says so with 500, although it has done nothing and will never
+/// change its mind (C15).
+pub(super) fn is_unknown_field(status: &Status) -> bool {
+    status.code == 500 && status.message.starts_with("failed to create typed patch object")
 }
 
 fn has_cause(status: &Status, reason: &str) -> bool {
