@@ -192,11 +192,16 @@ async fn unscheduled(site: &Site, bench: &mut Bench<'_>) -> anyhow::Result<Optio
             let pod = site.pods(&bench.namespace).get(&name).await?;
             let placed = pod.spec.as_ref().and_then(|spec| spec.node_name.clone());
             let conditions = pod.status.as_ref().and_then(|status| status.conditions.clone()).unwrap_or_default();
+            // That its claims are not bound yet is another reason, and passes.
+            let of_size = |message: &String| !message.contains("unbound");
             let refused = conditions.iter().any(|condition| {
-                condition.type_ == "PodScheduled" && condition.reason.as_deref() == Some("Unschedulable")
+                condition.type_ == "PodScheduled"
+                    && condition.reason.as_deref() == Some("Unschedulable")
+                    && condition.message.as_ref().is_some_and(of_size)
             });
             Ok(match placed {
                 Some(node) => ControlFlow::Break(Some(node)),
+                None if is_ready(&pod) => ControlFlow::Break(Some("no node at all".to_owned())),
                 None if refused => ControlFlow::Break(None),
                 None => ControlFlow::Continue(format!("{conditions:?}")),
             })
