@@ -126,8 +126,7 @@ impl Scenario {
             }
             Self::NoGpuNode => {}
             Self::Quota => {
-                let said = "create Pod elasticsearch-0 in StatefulSet elasticsearch failed error: pods \"elasticsearch-0\" is forbidden: \
-                            exceeded quota: tenant-quota, requested: limits.memory=2Gi, used: limits.memory=1Gi, limited: limits.memory=2Gi";
+                let said = "forbidden: exceeded quota: tenant-quota, requested: limits.memory=2Gi, used: limits.memory=1Gi, limited: limits.memory=2Gi";
                 // Kibana's pod is refused as well.
                 faults.add(Fault::new(FaultAction::Pods {
                     trouble: PodTrouble::FailedCreate,
