@@ -64,6 +64,14 @@ impl Elastic {
         &self.version
     }
 
+    /// Whether this version is older than the other's: Elasticsearch does not open the data of a newer one.
+    #[must_use]
+    pub fn is_older_than(&self, other: &Self) -> bool {
+        let numbers =
+            |version: &str| -> Vec<u64> { version.split(['.', '-']).map_while(|number| number.parse().ok()).collect() };
+        numbers(&self.version) < numbers(&other.version)
+    }
+
     /// The image of an Elasticsearch node.
     #[must_use]
     pub fn elasticsearch_image(&self) -> &str {
@@ -113,6 +121,15 @@ mod tests {
         let elastic = Elastic::new("8.19.2", Some(&pinned), None).expect("right");
         assert_eq!(elastic.elasticsearch_image(), pinned);
         assert_eq!(elastic.kibana_image(), "docker.elastic.co/kibana/kibana:8.19.2");
+    }
+
+    #[test]
+    fn versions_are_compared_number_by_number() {
+        let version = |text: &str| Elastic::new(text, None, None).expect("a version");
+        assert!(version("9.1.4").is_older_than(&version("9.1.10")));
+        assert!(version("8.19.2").is_older_than(&version("10.0.0-SNAPSHOT")));
+        assert!(!version("9.1.4").is_older_than(&version("9.1.4")));
+        assert!(!version("9.2.0").is_older_than(&version("9.1.4")));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The workflows: creating an Elasticsearch cluster on Kubernetes in ten steps, and what they stand on.
+//! The workflows: creating an Elasticsearch cluster on Kubernetes in ten steps, changing it, deleting it, and what they stand on.
 //!
 //! Without the feature `cluster` only the types are built (requests, quantities, names): no Kubernetes, no network.
 
@@ -9,9 +9,13 @@ pub mod cluster;
 pub mod create;
 #[cfg(feature = "cluster")]
 pub mod credentials;
+#[cfg(feature = "cluster")]
+pub mod delete;
 pub mod elastic;
 #[cfg(feature = "cluster")]
 pub mod gitlab;
+#[cfg(feature = "cluster")]
+pub mod input;
 pub mod names;
 #[cfg(feature = "cluster")]
 pub mod overlay;
@@ -26,4 +30,6 @@ pub mod rights;
 pub mod sandbox;
 #[cfg(feature = "cluster")]
 pub mod settings;
+#[cfg(feature = "cluster")]
+pub mod update;
 pub mod vectors;

@@ -12,7 +12,7 @@ use cairn_engine::{
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::request::{Details, Request, RequestRules};
+use crate::request::{Details, Request};
 
 /// A cluster that exists, wholly or partly, and what it was made with.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -222,7 +222,7 @@ pub fn retry_at(state: &WorkflowState) -> Option<Timestamp> {
 }
 
 fn request(record: &ServiceRecord) -> Option<Request> {
-    Request::parse_with(record.input.as_bytes(), RequestRules::JOURNALED).ok()
+    Request::journaled(record.input.as_bytes()).ok()
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! Reports: what a user sees of each step, projected from the journal.
 //!
-//! - A step that succeeds makes one report, also when it had nothing to do; so a creation that succeeds makes ten.
+//! - A step that succeeds makes one report, also when it had nothing to do; so a creation that succeeds makes ten, and a change
+//!   or a deletion six of their own.
 //! - One that is rolled back makes a last one, `failed` or `cancelled`, that says why and what was taken back.
 //! - The order of the fields is the contract's; `details` are always the nine fields of the request.
 //!
@@ -10,7 +11,7 @@ use cairn_engine::{Attempt, Entry, Fact, IllegalFact, Outcome, Sequence, Timesta
 use serde::{Deserialize, Serialize, Serializer, ser::SerializeMap};
 use serde_json::{Value, json};
 
-use crate::request::{Details, Request, RequestRules};
+use crate::request::{Details, Request};
 
 /// The ten statuses of a creation, in order.
 pub const STATUSES: [&str; 10] = [
@@ -26,9 +27,17 @@ pub const STATUSES: [&str; 10] = [
     "completed",
 ];
 
-/// The status of the last report of a creation that failed and was rolled back.
+/// The statuses of a change, in order.
+pub const UPDATE_STATUSES: [&str; 6] =
+    ["update_started", "claims_added", "update_applied", "update_rolled_out", "disk_grown", "updated"];
+
+/// The statuses of a deletion, in order.
+pub const DELETE_STATUSES: [&str; 6] =
+    ["delete_started", "scaled_down", "objects_deleted", "claims_deleted", "namespace_deleted", "deleted"];
+
+/// The status of the last report of a workflow that failed and was rolled back.
 pub const FAILED: &str = "failed";
-/// The status of the last report of a creation that a person cancelled.
+/// The status of the last report of a workflow that a person cancelled.
 pub const CANCELLED: &str = "cancelled";
 
 /// What a user sees of one step.
@@ -132,7 +141,7 @@ impl Report {
 
     fn blank(state: &WorkflowState, sequence: Sequence, timestamp: Timestamp) -> Option<Self> {
         let submitted = state.submitted();
-        let request = Request::parse_with(submitted.input.as_bytes(), RequestRules::JOURNALED).ok()?;
+        let request = Request::journaled(submitted.input.as_bytes()).ok()?;
         Some(Self {
             user: submitted.tenant.to_string(),
             service_name: submitted.service.to_string(),
@@ -174,7 +183,8 @@ pub fn failure_report(entries: &[Entry]) -> Result<Option<Report>, IllegalFact> 
     Ok(fold(entries)?.and_then(|state| Report::of_failure(&state)))
 }
 
-/// How many reports there are of each status: the ten in their order, then how it ended otherwise.
+/// How many reports there are of each status: the ten in their order, then how it ended otherwise, then those of changes and
+/// deletions that there are.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     steps: [u64; STATUSES.len()],
@@ -210,12 +220,16 @@ impl Counts {
     /// Each status with its count, in order; the ten are there even where they count nothing.
     pub fn iter(&self) -> impl Iterator<Item = (&str, u64)> {
         let ends = [(FAILED, self.failed), (CANCELLED, self.cancelled)];
+        let later = || UPDATE_STATUSES.into_iter().chain(DELETE_STATUSES);
+        let in_order = later().filter_map(|status| Some((status, *self.others.get(status)?)));
+        let unknown = self.others.iter().filter(move |(status, _)| !later().any(|known| known == status.as_str()));
         STATUSES
             .iter()
             .copied()
             .zip(self.steps)
             .chain(ends)
-            .chain(self.others.iter().map(|(status, count)| (status.as_str(), *count)))
+            .chain(in_order)
+            .chain(unknown.map(|(status, count)| (status.as_str(), *count)))
     }
 }
 

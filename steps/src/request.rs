@@ -7,6 +7,7 @@
 //!
 //! What the live cluster has to say about a request is the first step's work, and the quota the engine's.
 
+mod change;
 mod fields;
 mod link;
 
@@ -108,11 +109,11 @@ pub struct Request {
     pub on_failure: OnFailure,
 }
 
-/// Reads a request out of the journal, with [`RequestRules::JOURNALED`].
+/// Reads a request out of the journal: see [`Request::journaled`].
 impl<'de> Deserialize<'de> for Request {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let value = serde_json::Value::deserialize(deserializer)?;
-        Self::parse_with(value.to_string().as_bytes(), RequestRules::JOURNALED).map_err(|errors| {
+        Self::journaled(value.to_string().as_bytes()).map_err(|errors| {
             let all: Vec<String> = errors.iter().map(|error| format!("`{}` {}", error.field, error.message)).collect();
             serde::de::Error::custom(all.join("; "))
         })
@@ -212,6 +213,20 @@ impl Request {
             })
         };
         Ok(read().expect("a field that could not be read has left its error, and `finish` returned it"))
+    }
+
+    /// Reads the request in the input of a workflow, with [`RequestRules::JOURNALED`]. That of a creation is the request itself;
+    /// where a workflow needs to know more (a change, a deletion), the request stands under `request`, as it is in force once
+    /// that workflow has succeeded.
+    ///
+    /// # Errors
+    /// Every wrong field, in the order of the contract.
+    pub fn journaled(input: &[u8]) -> Result<Self, Vec<FieldError>> {
+        let value: Option<serde_json::Value> = serde_json::from_slice(input).ok();
+        match value.as_ref().and_then(|value| value.get("request")) {
+            Some(request) => Self::parse_with(request.to_string().as_bytes(), RequestRules::JOURNALED),
+            None => Self::parse_with(input, RequestRules::JOURNALED),
+        }
     }
 
     /// The request with all its defaults in force, as compact JSON in the order of the contract: the workflow's input.

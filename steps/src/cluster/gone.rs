@@ -136,30 +136,44 @@ impl Cluster {
         }
     }
 
-    /// What a rollback has left: everything in this namespace, and the namespace itself, that bears this workflow's mark.
-    /// What is merely on its way out is not left yet: a claim goes only after the pod that uses it.
+    /// Waits until all of these very objects are gone, for at most `limit`.
+    ///
+    /// # Errors
+    /// As [`Cluster::wait_gone`].
+    pub async fn wait_all_gone(&self, all: &[Made], limit: Duration) -> Result<(), StepError> {
+        let until = tokio::time::Instant::now() + limit;
+        for made in all {
+            self.wait_gone(made, until.saturating_duration_since(tokio::time::Instant::now())).await?;
+        }
+        Ok(())
+    }
+
+    /// What a rollback has left: everything in this namespace, and the namespace itself, that bears this mark and is none of
+    /// `kept`. What is merely on its way out is not left yet: a claim goes only after the pod that uses it.
     ///
     /// # Errors
     /// [`StepError`] (transient) as long as all of it is being deleted; else by the table of [`super::errors`].
-    pub async fn left(&self, namespace: &str, workflow: &str) -> Result<Vec<String>, StepError> {
-        let marked = self.find_marked(namespace, workflow).await?;
-        let all_leave = marked.iter().all(|(_, leaves)| *leaves);
-        let objects: Vec<String> = marked.into_iter().map(|(object, _)| object).collect();
+    pub async fn left(&self, namespace: &str, mark: &str, kept: &[Made]) -> Result<Vec<String>, StepError> {
+        let mut marked = self.marked(namespace, mark).await?;
+        marked.retain(|marked| !kept.contains(&marked.made));
+        let all_leave = marked.iter().all(|marked| marked.leaves);
+        let objects: Vec<String> = marked.into_iter().map(|marked| marked.text).collect();
         if all_leave && !objects.is_empty() {
             return Err(StepError::transient(format!("not gone yet: {}", objects.join(", "))));
         }
         Ok(objects)
     }
 
-    /// Everything that bears the mark, each with whether it is being deleted.
-    async fn find_marked(&self, namespace: &str, workflow: &str) -> Result<Vec<(String, bool)>, StepError> {
-        let leaves = |object: &DynamicObject| object.metadata.deletion_timestamp.is_some();
+    /// Everything in this namespace, and the namespace itself, that bears this mark.
+    ///
+    /// # Errors
+    /// [`StepError`], by the table of [`super::errors`].
+    pub async fn marked(&self, namespace: &str, mark: &str) -> Result<Vec<Marked>, StepError> {
         let mut marked = Vec::new();
         if let Some(object) = self.read(Kind::Namespace, None, namespace).await?
-            && is_ours(&object, workflow)
+            && is_ours(&object, mark)
         {
-            let text = format!("{}{}", place(Kind::Namespace, None, namespace), leaving(&object));
-            marked.push((text, leaves(&object)));
+            marked.push(Marked::of(Kind::Namespace, None, object));
         }
         for kind in Kind::ALL.into_iter().filter(|kind| *kind != Kind::Namespace) {
             let objects = match kind {
@@ -168,14 +182,36 @@ impl Cluster {
                 _ => self.list(kind, namespace).await?,
             };
             for object in objects {
-                if is_ours(&object, workflow) {
-                    let name = object.metadata.name.clone().unwrap_or_default();
-                    let text = format!("{}{}", place(kind, Some(namespace), &name), leaving(&object));
-                    marked.push((text, leaves(&object)));
+                if is_ours(&object, mark) {
+                    marked.push(Marked::of(kind, Some(namespace), object));
                 }
             }
         }
         Ok(marked)
+    }
+}
+
+/// An object that bears a mark.
+#[derive(Debug, Clone)]
+pub struct Marked {
+    /// Which.
+    pub made: Made,
+    /// It is being deleted.
+    pub leaves: bool,
+    /// Where it is, and what still holds it if it is being deleted, for people.
+    pub text: String,
+    /// The whole of it.
+    pub object: DynamicObject,
+}
+
+impl Marked {
+    fn of(kind: Kind, namespace: Option<&str>, object: DynamicObject) -> Self {
+        let name = object.metadata.name.clone().unwrap_or_default();
+        let uid = object.metadata.uid.clone().unwrap_or_default();
+        let text = format!("{}{}", place(kind, namespace, &name), leaving(&object));
+        let leaves = object.metadata.deletion_timestamp.is_some();
+        let made = Made { kind: kind.to_string(), name, namespace: namespace.map(str::to_owned), uid };
+        Self { made, leaves, text, object }
     }
 }
 

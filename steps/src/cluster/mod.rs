@@ -5,11 +5,13 @@
 //! - What does not bear the workflow's annotation is never changed, and what bears it under another UID is never deleted.
 //! - Nothing is retried here: the engine retries, so that every attempt is in the journal (C13).
 
+pub mod claims;
 pub mod compare;
 pub mod doctor;
 pub mod errors;
 pub mod gone;
 pub mod health;
+mod pods;
 mod progress;
 pub mod rehearse;
 mod repair;
@@ -304,23 +306,31 @@ impl Cluster {
         })
     }
 
-    /// Sets the replicas of a workload that this workflow made to 0, whoever has set them to what they are. Only this one field
-    /// is sent: an apply of the whole intent would run into every field that others have taken over since.
-    ///
-    /// False if there is nothing to do: it is gone, going, somebody else's, or at 0 already.
+    /// [`Cluster::scale`] to 0.
     ///
     /// # Errors
     /// [`StepError`], by the table of [`errors`].
     pub async fn scale_to_none(&self, made: &Made, workflow: &str) -> Result<bool, StepError> {
+        self.scale(made, workflow, 0).await
+    }
+
+    /// Sets the replicas of a workload that this workflow made, whoever has set them to what they are. Only this one field is
+    /// sent: an apply of the whole intent would run into every field that others have taken over since.
+    ///
+    /// False if there is nothing to do: it is gone, going, somebody else's, or at so many already.
+    ///
+    /// # Errors
+    /// [`StepError`], by the table of [`errors`].
+    pub async fn scale(&self, made: &Made, workflow: &str, replicas: u32) -> Result<bool, StepError> {
         let Some(kind) = made.kind() else { return Ok(false) };
         let namespace = made.namespace.as_deref();
         let Found::Ours(found) = self.find(kind, namespace, &made.name, workflow).await? else { return Ok(false) };
         let going = found.metadata.deletion_timestamp.is_some();
-        if going || found.metadata.uid.as_deref() != Some(&made.uid) || found.data["spec"]["replicas"] == 0 {
+        if going || found.metadata.uid.as_deref() != Some(&made.uid) || found.data["spec"]["replicas"] == replicas {
             return Ok(false);
         }
         // The UID is a condition: it cannot be changed, so the server refuses the patch of another object.
-        let patch = serde_json::json!({"metadata": {"uid": made.uid}, "spec": {"replicas": 0}});
+        let patch = serde_json::json!({"metadata": {"uid": made.uid}, "spec": {"replicas": replicas}});
         let params = PatchParams { field_manager: Some(names::FIELD_MANAGER.to_owned()), ..PatchParams::default() };
         let refused = match self.api(kind, namespace).patch(&made.name, &params, &Patch::Merge(&patch)).await {
             Ok(_) => return Ok(true),

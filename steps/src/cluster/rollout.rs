@@ -273,7 +273,7 @@ impl Cluster {
         waiting
     }
 
-    async fn watched(&self) -> &Watched {
+    pub(super) async fn watched(&self) -> &Watched {
         self.watched.get_or_init(|| async { Watched::start(&self.watch_client) }).await
     }
 

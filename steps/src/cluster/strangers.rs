@@ -16,8 +16,9 @@ use kube::Api;
 use kube::api::{ApiResource, DynamicObject, ListParams};
 
 use super::errors::{Asked, step_error};
-use super::{Cluster, LIST_MAX, marked_by};
+use super::{Cluster, Found, LIST_MAX, Made, marked_by};
 use crate::names;
+use crate::render::Kind;
 
 /// What a namespace has from its beginning, or gets without anybody asking, as kind and name.
 const EVERYWHERE: [(&str, &str); 10] = [
@@ -39,6 +40,9 @@ const ABOUT_OTHERS: [&str; 3] = ["Event", "Endpoints", "EndpointSlice"];
 
 /// The annotation of a Secret that holds a ServiceAccount's token.
 const TOKEN_OF: &str = "kubernetes.io/service-account.name";
+
+/// How many of others' objects are named.
+const NAMED_MAX: usize = 20;
 
 /// How many kinds are listed at the same time: a cluster with extensions has hundreds, and an attempt a minute.
 const AT_ONCE: usize = 8;
@@ -127,6 +131,33 @@ impl Cluster {
                 .extend(foreign.map(|object| format!("{}/{}", kind.kind, object.name.as_deref().unwrap_or_default())));
         }
         Ok(strangers)
+    }
+
+    /// Looks, before this namespace is deleted, for what others have put there: it must not go with it (I15). Gives back the
+    /// kinds that may not be seen.
+    ///
+    /// # Errors
+    /// [`StepError`]: permanent, naming them, if there are any; else by the table of [`super::errors`].
+    pub async fn refuse_strangers(&self, namespace: &Made, workflow: &str) -> Result<Vec<String>, StepError> {
+        let found = self.find(Kind::Namespace, None, &namespace.name, workflow).await?;
+        let still_ours = matches!(found, Found::Ours(found)
+            if found.metadata.uid.as_deref() == Some(&namespace.uid) && found.metadata.deletion_timestamp.is_none());
+        if !still_ours {
+            return Ok(Vec::new());
+        }
+        let strangers = self.strangers(&namespace.name, workflow).await?;
+        if strangers.found.is_empty() {
+            return Ok(strangers.unseen);
+        }
+        let mut named: Vec<String> = strangers.found.iter().take(NAMED_MAX).cloned().collect();
+        if strangers.found.len() > NAMED_MAX {
+            named.push(format!("{} more", strangers.found.len() - NAMED_MAX));
+        }
+        Err(StepError::permanent(format!(
+            "namespace {} cannot be deleted: others have put {} there; move them away, then retry",
+            namespace.name,
+            named.join(", ")
+        )))
     }
 
     /// Every kind of object that a namespace's deletion deletes, each in the version that its group prefers.

@@ -9,7 +9,7 @@ use crate::gitlab::GitLab;
 use crate::request::Request;
 
 /// The step's name, and the status of its report.
-pub(super) const NAME: &str = "gitlab_pulled";
+pub(crate) const NAME: &str = "gitlab_pulled";
 
 pub(super) struct GitlabPulled {
     pub(super) gitlab: GitLab,

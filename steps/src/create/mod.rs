@@ -11,7 +11,7 @@ mod gitlab_pulled;
 mod gpu_configured;
 mod k8s_applied;
 mod namespace_created;
-mod plan;
+pub(crate) mod plan;
 mod resources_configured;
 mod rollout_completed;
 mod starting;
@@ -26,8 +26,12 @@ use crate::cluster::Cluster;
 use crate::cluster::rollout::RolloutRules;
 use crate::elastic::Elastic;
 use crate::gitlab::GitLab;
+use crate::input::Input;
 use crate::overlay::Overlay;
-use crate::request::Request;
+
+pub(crate) use gitlab_pulled::NAME as GITLAB_PULLED;
+pub(crate) use plan::{elastic_in, made_in, overlay_in};
+pub(crate) use starting::{NAME as STARTING, gpus};
 
 /// The name of the definition.
 pub const NAME: &str = "create";
@@ -108,10 +112,13 @@ struct Left {
 #[async_trait]
 impl Residue for Left {
     async fn look(&self, cx: &StepContext) -> Result<Vec<String>, StepError> {
-        let request: Request = cx.input()?;
-        self.cluster.left(request.namespace.as_str(), &cx.workflow().to_string()).await
+        let input: Input = cx.input()?;
+        let mark = input.origin.as_ref().map_or_else(|| cx.workflow().to_string(), |origin| origin.mark.clone());
+        // What was there before is not what this creation has left.
+        let kept = input.origin.map(|origin| origin.made).unwrap_or_default();
+        self.cluster.left(input.request.namespace.as_str(), &mark, &kept).await
     }
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

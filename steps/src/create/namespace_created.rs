@@ -13,14 +13,11 @@ use serde::Serialize;
 
 use super::plan::{Objects, Plan, made_by_this_step};
 use crate::cluster::gone::Deletion;
-use crate::cluster::{Cluster, Found, Made, made};
+use crate::cluster::{Cluster, Found, made};
 use crate::render::{Kind, Object, Through};
 
 /// The step's name, and the status of its report.
 pub(super) const NAME: &str = "namespace_created";
-
-/// How many of others' objects are named.
-const NAMED_MAX: usize = 20;
 
 pub(super) struct NamespaceCreated {
     pub(super) cluster: Cluster,
@@ -77,7 +74,11 @@ impl Step for NamespaceCreated {
         let plan = Plan::of(cx)?;
         let mut messages = Vec::new();
         for one in made_by_this_step(cx) {
-            let unseen = self.refuse_strangers(&plan, &one).await?;
+            if plan.was_there(&one) {
+                messages.push(format!("namespace {} was there, with the data that is kept in it, and stays", one.name));
+                continue;
+            }
+            let unseen = self.cluster.refuse_strangers(&one, &plan.workflow).await?;
             match self.cluster.delete_ours(&one, &plan.workflow).await? {
                 Deletion::Begun => {
                     cx.wait(self.cluster.wait_gone(&one, self.gone_within)).await??;
@@ -98,32 +99,6 @@ impl Step for NamespaceCreated {
             return Ok("nothing was made".to_owned());
         }
         Ok(messages.join("; "))
-    }
-}
-
-impl NamespaceCreated {
-    /// Looks, before anything is deleted, for what others have put there: it must not go with it (I15). Gives back the kinds
-    /// that may not be seen.
-    async fn refuse_strangers(&self, plan: &Plan, one: &Made) -> Result<Vec<String>, StepError> {
-        let found = self.cluster.find(Kind::Namespace, None, &one.name, &plan.workflow).await?;
-        let still_ours = matches!(found, Found::Ours(found)
-            if found.metadata.uid.as_deref() == Some(&one.uid) && found.metadata.deletion_timestamp.is_none());
-        if !still_ours {
-            return Ok(Vec::new());
-        }
-        let strangers = self.cluster.strangers(&one.name, &plan.workflow).await?;
-        if strangers.found.is_empty() {
-            return Ok(strangers.unseen);
-        }
-        let mut named: Vec<String> = strangers.found.iter().take(NAMED_MAX).cloned().collect();
-        if strangers.found.len() > NAMED_MAX {
-            named.push(format!("{} more", strangers.found.len() - NAMED_MAX));
-        }
-        Err(StepError::permanent(format!(
-            "namespace {} cannot be deleted: others have put {} there; move them away, then retry",
-            one.name,
-            named.join(", ")
-        )))
     }
 }
 

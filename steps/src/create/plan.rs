@@ -8,6 +8,7 @@ use crate::cluster::gone::Deletion;
 use crate::cluster::{Cluster, Found, Made, compare, made};
 use crate::elastic::Elastic;
 use crate::gitlab::Pulled;
+use crate::input::{Input, Origin};
 use crate::names;
 use crate::overlay::Overlay;
 use crate::render::{Kind, Marks, Object, Through, render};
@@ -15,34 +16,37 @@ use crate::request::Request;
 use crate::settings::Settings;
 
 /// All that a step knows of its workflow.
-pub(super) struct Plan {
-    pub(super) request: Request,
-    pub(super) workflow: String,
-    pub(super) elastic: Elastic,
+pub(crate) struct Plan {
+    pub(crate) request: Request,
+    /// The mark of the cluster's objects: the id of the workflow that first made it, which may be this one.
+    pub(crate) workflow: String,
+    pub(crate) elastic: Elastic,
     overlay: Option<Overlay>,
     settings: Option<Settings>,
+    /// Where what was there before this workflow comes from.
+    origin: Option<Origin>,
 }
 
 /// The result of a step that made or changed objects. Other fields of a step's result stand beside these.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Objects {
+pub(crate) struct Objects {
     /// `StatefulSet/elasticsearch`, for people.
     #[serde(default)]
-    pub(super) objects: Vec<String>,
+    pub(crate) objects: Vec<String>,
     /// The same with their UIDs: what the compensation may delete.
     #[serde(default)]
-    pub(super) made: Vec<Made>,
+    pub(crate) made: Vec<Made>,
 }
 
 impl Objects {
-    pub(super) fn push(&mut self, one: Made) {
+    pub(crate) fn push(&mut self, one: Made) {
         self.objects.push(format!("{}/{}", one.kind, one.name));
         self.made.push(one);
     }
 }
 
 /// What the world has of some objects that shall be as rendered.
-pub(super) enum Seen {
+pub(crate) enum Seen {
     /// All of them, as rendered.
     All(Objects),
     /// Some are missing, different or somebody else's; those of ours that are there are listed.
@@ -54,46 +58,78 @@ pub(super) enum Seen {
 }
 
 impl Plan {
-    /// Reads the request, and the settings that were pulled for it: the journaled bytes, never newer ones (I11).
+    /// Reads the request of a creation, and the settings that were pulled for it: the journaled bytes, never newer ones (I11).
     pub(super) fn of(cx: &StepContext) -> Result<Self, StepError> {
-        let request: Request = cx.input()?;
+        let Input { request, origin, .. } = cx.input()?;
         let pulled = cx.output(&StepName::from(gitlab_pulled::NAME)).filter(|output| !output.skipped);
-        let settings = match pulled {
-            None => None,
-            Some(output) => {
-                let unreadable = |error: &dyn std::fmt::Display| {
-                    StepError::permanent(format!("the journaled settings cannot be read by this build: {error}"))
-                };
-                let pulled: Pulled = output.result.read().map_err(|error| unreadable(&error))?;
-                Some(Settings::parse(&pulled.content).map_err(|error| unreadable(&error))?)
-            }
-        };
-        Ok(Self { request, workflow: cx.workflow().to_string(), elastic: elastic(cx), overlay: overlay(cx)?, settings })
+        let pulled =
+            pulled.map(|output| output.result.read::<Pulled>()).transpose().map_err(|error| unreadable(&error))?;
+        let settings = settings(pulled.as_ref().map(|pulled| pulled.content.as_str()))?;
+        let workflow = origin.as_ref().map_or_else(|| cx.workflow().to_string(), |origin| origin.mark.clone());
+        Ok(Self { request, workflow, elastic: elastic(cx), overlay: overlay(cx)?, settings, origin })
     }
 
-    pub(super) fn namespace(&self) -> &str {
+    /// The plan of a cluster that is there, as it is when this request is in force.
+    pub(crate) fn of_living(request: Request, origin: &Origin) -> Result<Self, StepError> {
+        let settings = settings(origin.settings.as_deref())?;
+        let Origin { mark, elastic, overlay, .. } = origin.clone();
+        Ok(Self { request, workflow: mark, elastic, overlay, settings, origin: Some(origin.clone()) })
+    }
+
+    pub(crate) fn namespace(&self) -> &str {
         self.request.namespace.as_str()
     }
 
+    /// What was there before this workflow: never its to take back.
+    pub(super) fn was_there(&self, one: &Made) -> bool {
+        self.origin.as_ref().is_some_and(|origin| origin.knows(one))
+    }
+
     /// The objects of these kinds, as they are when the creation is through this far.
-    pub(super) fn objects(&self, through: Through, kinds: &[Kind]) -> Vec<Object> {
+    pub(crate) fn objects(&self, through: Through, kinds: &[Kind]) -> Vec<Object> {
         let marks = Marks { workflow: self.workflow.clone() };
-        let mut objects = render(&self.request, &self.elastic, through, self.settings.as_ref(), &marks);
-        if let Some(overlay) = &self.overlay {
-            overlay.apply(&mut objects, &self.request, through, &marks);
+        let render = |through| {
+            let mut objects = render(&self.request, &self.elastic, through, self.settings.as_ref(), &marks);
+            if let Some(overlay) = &self.overlay {
+                overlay.apply(&mut objects, &self.request, through, &marks);
+            }
+            objects
+        };
+        let mut objects = render(through);
+        if let Some(origin) = &self.origin {
+            for object in &mut objects {
+                match object.kind {
+                    // The claims of later nodes are made before their pods, of the size that is asked for now.
+                    Kind::StatefulSet => set_template_disk(object, origin),
+                    // Kept disks know the cluster that they are of: a list would let new nodes found another one (C10).
+                    Kind::ConfigMap => {
+                        let formed =
+                            render(Through::Formed).into_iter().find(|formed| formed.to_string() == object.to_string());
+                        *object = formed.unwrap_or_else(|| object.clone());
+                    }
+                    _ => {}
+                }
+            }
         }
         objects.retain(|object| kinds.contains(&object.kind));
         objects
     }
 
+    /// Every object that the journal knows of this cluster.
+    pub(crate) fn journaled(&self, cx: &StepContext) -> Vec<Made> {
+        let mut journaled = made_by_all(cx);
+        journaled.extend(self.origin.iter().flat_map(|origin| origin.made.clone()));
+        journaled
+    }
+
     /// Applies them in order.
-    pub(super) async fn apply(
+    pub(crate) async fn apply(
         &self,
         cx: &StepContext,
         cluster: &Cluster,
         objects: &[Object],
     ) -> Result<Objects, StepError> {
-        let (mut applied, journaled) = (Objects::default(), made_by_all(cx));
+        let (mut applied, journaled) = (Objects::default(), self.journaled(cx));
         for object in objects {
             let answer = cluster.apply(object, &self.workflow, &journaled).await?;
             applied.push(made(object, &answer)?);
@@ -105,7 +141,7 @@ impl Plan {
     ///
     /// At all of them, also behind one that is somebody else's: what was made before that one was met is ours to take back, and
     /// this is where its UIDs get into the journal. Forward, the next run meets the foreign one again, and fails for good.
-    pub(super) async fn look(&self, cluster: &Cluster, objects: &[Object]) -> Result<Seen, StepError> {
+    pub(crate) async fn look(&self, cluster: &Cluster, objects: &[Object]) -> Result<Seen, StepError> {
         let mut there = Objects::default();
         let mut whole = true;
         let mut foreign = None;
@@ -133,7 +169,7 @@ impl Plan {
     }
 
     /// The answer of a probe whose step makes these objects: `done` writes the output as the run would have.
-    pub(super) async fn probe_made(
+    pub(crate) async fn probe_made(
         &self,
         cluster: &Cluster,
         objects: &[Object],
@@ -166,12 +202,13 @@ impl Plan {
 
     /// Deletes what was made, unless the namespace is ours: then all of it goes with that, and one object that cannot be
     /// deleted by itself parks nobody.
-    pub(super) async fn take_back(
+    pub(crate) async fn take_back(
         &self,
         cx: &StepContext,
         cluster: &Cluster,
         made: &[Made],
     ) -> Result<String, StepError> {
+        let made: Vec<&Made> = made.iter().filter(|one| !self.was_there(one)).collect();
         if made.is_empty() {
             return Ok("nothing was made".to_owned());
         }
@@ -180,7 +217,7 @@ impl Plan {
         }
         let mut deleted = 0;
         let mut left_alone = Vec::new();
-        for one in made {
+        for one in &made {
             match cluster.delete_ours(one, &self.workflow).await? {
                 Deletion::Begun => deleted += 1,
                 Deletion::Absent => {}
@@ -203,6 +240,9 @@ impl Plan {
         let Some(namespace) = journaled.into_iter().rfind(|made| made.kind() == Some(Kind::Namespace)) else {
             return Ok(false);
         };
+        if self.was_there(&namespace) {
+            return Ok(false);
+        }
         match cluster.find(Kind::Namespace, None, &namespace.name, &self.workflow).await? {
             Found::Ours(found) => Ok(found.metadata.uid.as_deref() == Some(&namespace.uid)),
             Found::Nothing | Found::Foreign(_) => Ok(false),
@@ -212,25 +252,47 @@ impl Plan {
 
 /// What this workflow installs: taken down by its first step. A journal from before there was a choice has the default.
 pub(super) fn elastic(cx: &StepContext) -> Elastic {
+    cx.output(&StepName::from(starting::NAME)).map(|started| elastic_in(&started.result)).unwrap_or_default()
+}
+
+/// What the result of a creation's first step says that it installs.
+pub(crate) fn elastic_in(started: &Json) -> Elastic {
     #[derive(Deserialize)]
     struct Chosen {
         elastic: Elastic,
     }
-    let started = cx.output(&StepName::from(starting::NAME));
-    started.and_then(|output| output.result.read::<Chosen>().ok()).map(|chosen| chosen.elastic).unwrap_or_default()
+    started.read::<Chosen>().map(|chosen| chosen.elastic).unwrap_or_default()
+}
+
+fn settings(content: Option<&str>) -> Result<Option<Settings>, StepError> {
+    content.map(Settings::parse).transpose().map_err(|error| unreadable(&error))
+}
+
+fn unreadable(error: &dyn std::fmt::Display) -> StepError {
+    StepError::permanent(format!("the journaled settings cannot be read by this build: {error}"))
+}
+
+/// The claim template keeps the size that the set was made with: it can never be changed (C4).
+fn set_template_disk(set: &mut Object, origin: &Origin) {
+    if let Some(size) = set.body.pointer_mut("/spec/volumeClaimTemplates/0/spec/resources/requests/storage") {
+        *size = origin.template_disk.to_string().into();
+    }
 }
 
 /// What this workflow lays over its objects: taken down by its first step, as what it installs is.
 fn overlay(cx: &StepContext) -> Result<Option<Overlay>, StepError> {
+    let Some(started) = cx.output(&StepName::from(starting::NAME)) else { return Ok(None) };
+    overlay_in(&started.result)
+        .map_err(|error| StepError::permanent(format!("the journaled overlay cannot be read by this build: {error}")))
+}
+
+/// What the result of a creation's first step says that it lays over its objects.
+pub(crate) fn overlay_in(started: &Json) -> Result<Option<Overlay>, serde_json::Error> {
     #[derive(Deserialize)]
     struct Chosen {
         overlay: Option<Overlay>,
     }
-    let Some(started) = cx.output(&StepName::from(starting::NAME)) else { return Ok(None) };
-    let chosen = started.result.read::<Chosen>().map_err(|error| {
-        StepError::permanent(format!("the journaled overlay cannot be read by this build: {error}"))
-    })?;
-    Ok(chosen.overlay)
+    started.read::<Chosen>().map(|chosen| chosen.overlay)
 }
 
 /// The answer of a probe of a step that changes what is on record already, and has not changed all of it.
@@ -242,12 +304,12 @@ pub(super) fn made_anew(cx: &StepContext, there: Objects) -> Result<Probe, StepE
 }
 
 /// What this step is known to have made: each object once, in the order of making.
-pub(super) fn made_by_this_step(cx: &StepContext) -> Vec<Made> {
+pub(crate) fn made_by_this_step(cx: &StepContext) -> Vec<Made> {
     made_in_all(cx.made())
 }
 
 /// The same of every step.
-pub(super) fn made_by_all(cx: &StepContext) -> Vec<Made> {
+pub(crate) fn made_by_all(cx: &StepContext) -> Vec<Made> {
     made_in_all(cx.made_by_all())
 }
 
@@ -261,7 +323,8 @@ fn made_in_all(results: Vec<&Json>) -> Vec<Made> {
     all
 }
 
-fn made_in(result: &Json) -> Vec<Made> {
+/// What a step's result says that it made.
+pub(crate) fn made_in(result: &Json) -> Vec<Made> {
     // A skipped step has no result, and then it has made nothing.
     result.read::<Objects>().map(|objects| objects.made).unwrap_or_default()
 }

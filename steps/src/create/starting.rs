@@ -22,7 +22,7 @@ use crate::request::Request;
 use crate::vectors::VectorSizing;
 
 /// The step's name, and the status of its report.
-pub(super) const NAME: &str = "starting";
+pub(crate) const NAME: &str = "starting";
 
 /// The API groups that the objects of a cluster come from, besides the core.
 const GROUPS: [&str; 2] = ["apps", "policy"];
@@ -69,7 +69,7 @@ impl Step for Starting {
         if self.strict_sizing && !warnings.is_empty() {
             return Err(StepError::permanent(format!("what was asked for is too small: {}", warnings.join("; "))));
         }
-        warnings.extend(self.gpus(&request).await?);
+        warnings.extend(gpus(&self.cluster, &request).await?);
         let mut message = format!("checked against Kubernetes {kubernetes}");
         for warning in &warnings {
             message.push_str("; warning: ");
@@ -134,31 +134,29 @@ impl Starting {
             )
         })
     }
+}
 
-    /// GPUs must be known to the cluster at all; whether enough are free just now is the scheduler's to say (C6).
-    async fn gpus(&self, request: &Request) -> Result<Option<String>, StepError> {
-        if request.gpu_count == 0 {
-            return Ok(None);
+/// GPUs must be known to the cluster at all; whether enough are free just now is the scheduler's to say (C6).
+pub(crate) async fn gpus(cluster: &Cluster, request: &Request) -> Result<Option<String>, StepError> {
+    if request.gpu_count == 0 {
+        return Ok(None);
+    }
+    let api: Api<Node> = Api::all(cluster.client().clone());
+    let nodes = match api.list(&ListParams::default()).await {
+        Ok(nodes) => nodes.items,
+        // Nodes belong to the operator: without the right to see them, the scheduler will tell.
+        Err(kube::Error::Api(status)) if status.code == 403 => {
+            return Ok(Some("the engine may not see the nodes, so nobody knows yet whether they have GPUs".to_owned()));
         }
-        let api: Api<Node> = Api::all(self.cluster.client().clone());
-        let nodes = match api.list(&ListParams::default()).await {
-            Ok(nodes) => nodes.items,
-            // Nodes belong to the operator: without the right to see them, the scheduler will tell.
-            Err(kube::Error::Api(status)) if status.code == 403 => {
-                return Ok(Some(
-                    "the engine may not see the nodes, so nobody knows yet whether they have GPUs".to_owned(),
-                ));
-            }
-            Err(error) => return Err(step_error(Asked::Read, "list the nodes", &error)),
-        };
-        let most = nodes.iter().map(gpus_of).max().unwrap_or(0);
-        let wanted = u64::from(request.gpu_count);
-        match most {
-            0 => Err(StepError::permanent("no node of the cluster has GPUs (nvidia.com/gpu): set gpu_count to 0")),
-            _ if most < wanted => Ok(Some(format!(
-                "no node has {wanted} GPUs, the most that one has is {most}: unless one is added, the pods will not be scheduled"
-            ))),
-            _ => Ok(None),
-        }
+        Err(error) => return Err(step_error(Asked::Read, "list the nodes", &error)),
+    };
+    let most = nodes.iter().map(gpus_of).max().unwrap_or(0);
+    let wanted = u64::from(request.gpu_count);
+    match most {
+        0 => Err(StepError::permanent("no node of the cluster has GPUs (nvidia.com/gpu): set gpu_count to 0")),
+        _ if most < wanted => Ok(Some(format!(
+            "no node has {wanted} GPUs, the most that one has is {most}: unless one is added, the pods will not be scheduled"
+        ))),
+        _ => Ok(None),
     }
 }

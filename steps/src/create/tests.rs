@@ -2,7 +2,7 @@
 //! each of its calls going wrong in turn, and among other people's objects.
 
 mod adoption;
-mod bench;
+pub(crate) mod bench;
 mod faults;
 mod health;
 mod overlay;

@@ -29,7 +29,7 @@ pub(super) const KNOWN: [&str; 14] = [
 ];
 
 /// Unknown fields that are named one by one. A body full of them must not become an answer full of them.
-const UNKNOWN_NAMED_MAX: usize = 20;
+pub(super) const UNKNOWN_NAMED_MAX: usize = 20;
 
 /// Characters of a user's text that are quoted in a message.
 const QUOTED_CHARS_MAX: usize = 64;
@@ -171,7 +171,7 @@ impl Fields {
 }
 
 /// A JSON object with its entries as they came, repeated ones included: `serde_json` alone would quietly keep the last.
-struct Object(Vec<(String, Value)>);
+pub(super) struct Object(pub(super) Vec<(String, Value)>);
 
 impl<'de> Deserialize<'de> for Object {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -195,7 +195,7 @@ impl<'de> Deserialize<'de> for Object {
     }
 }
 
-fn refusal(error: &serde_json::Error) -> String {
+pub(super) fn refusal(error: &serde_json::Error) -> String {
     match error.classify() {
         serde_json::error::Category::Data => "must be a JSON object with the fields of a request".to_owned(),
         _ => format!("is not JSON: {error}"),
@@ -213,7 +213,7 @@ fn kind(value: &Value) -> &'static str {
     }
 }
 
-fn quoted(text: &str) -> String {
+pub(super) fn quoted(text: &str) -> String {
     if text.chars().count() <= QUOTED_CHARS_MAX {
         return text.to_owned();
     }
@@ -222,7 +222,7 @@ fn quoted(text: &str) -> String {
     short
 }
 
-fn unknown_field(name: &str) -> String {
+pub(super) fn unknown_field(name: &str) -> String {
     let near = KNOWN.iter().map(|known| (distance(name, known), known)).min();
     match near {
         Some((distance, known)) if distance <= 1 + known.len() / 4 => {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use cairn_engine::{
-    Amounts, Attempt, Definition, Entry, Fact, FencingToken, Hash, Json, OnFailure, Output, Probe, Sequence, Step,
+    Amounts, Attempt, Definition, Entry, Fact, FencingToken, Hash, OnFailure, Output, Probe, Sequence, Step,
     StepContext, StepError, StepName, Submitted, Timestamp, WorkflowId, WorkflowState,
 };
 use serde_json::{Value, json};
@@ -11,28 +11,30 @@ use serde_json::{Value, json};
 use crate::cluster::{Cluster, Made};
 use crate::create::{Deps, create_definition};
 use crate::gitlab::{GitLab, GitLabRules};
+use crate::input::Input;
 use crate::request::{Request, RequestRules};
 use crate::sandbox::{Sandbox, SandboxOptions};
 
 /// One creation and its cluster.
-pub(super) struct Bench {
-    pub(super) sandbox: Sandbox,
-    pub(super) definition: Definition,
-    pub(super) state: WorkflowState,
+pub(crate) struct Bench {
+    pub(crate) sandbox: Sandbox,
+    pub(crate) definition: Definition,
+    pub(crate) state: WorkflowState,
     deps: Deps,
+    followers: u8,
 }
 
-pub(super) fn sandbox() -> Sandbox {
+pub(crate) fn sandbox() -> Sandbox {
     Sandbox::open(SandboxOptions::default()).expect("a sandbox in memory")
 }
 
 impl Bench {
     /// A creation of acme/search with these fields besides, on a cluster of its own.
-    pub(super) fn new(extra: Value) -> Self {
+    pub(crate) fn new(extra: Value) -> Self {
         Self::on(sandbox(), extra, GitLabRules::default())
     }
 
-    pub(super) fn on(sandbox: Sandbox, extra: Value, rules: GitLabRules) -> Self {
+    pub(crate) fn on(sandbox: Sandbox, extra: Value, rules: GitLabRules) -> Self {
         let deps = Deps::new(Cluster::new(sandbox.client()), GitLab::new(rules));
         Self::with(sandbox, deps, extra)
     }
@@ -52,7 +54,7 @@ impl Bench {
     }
 
     /// Another creation by the same engine on the same cluster.
-    pub(super) fn beside(&self, extra: Value) -> Self {
+    pub(crate) fn beside(&self, extra: Value) -> Self {
         Self::with(self.sandbox.clone(), self.deps.clone(), extra)
     }
 
@@ -62,50 +64,68 @@ impl Bench {
         body.as_object_mut().expect("an object").extend(extra);
         let request = Request::parse_with(body.to_string().as_bytes(), RequestRules::JOURNALED).expect("good");
         let definition = create_definition(deps.clone());
-        let state = submitted(&definition, &request);
-        Self { sandbox, definition, state, deps }
+        // Always the same, so that two runs can be compared.
+        let workflow = WorkflowId::from_bytes([1; 16]);
+        let state = submitted(&definition, workflow, &Input::creation(request));
+        Self { sandbox, definition, state, deps, followers: 0 }
     }
 
-    pub(super) fn step(&self, name: &str) -> Arc<dyn Step> {
+    /// The workflow that follows on the same cluster: a change, a deletion, a creation over what is left.
+    pub(crate) fn follow(&mut self, definition: Definition, input: &Input) {
+        self.followers += 1;
+        let workflow = WorkflowId::from_bytes([1 + self.followers; 16]);
+        self.state = submitted(&definition, workflow, input);
+        self.definition = definition;
+    }
+
+    pub(crate) fn cluster(&self) -> Cluster {
+        self.deps.cluster.clone()
+    }
+
+    pub(crate) fn deps(&self) -> Deps {
+        self.deps.clone()
+    }
+
+    pub(crate) fn step(&self, name: &str) -> Arc<dyn Step> {
         let steps = self.definition.steps();
         Arc::clone(steps.iter().find(|step| step.name().as_str() == name).expect("one of the ten"))
     }
 
-    pub(super) fn cx(&self, name: &str) -> StepContext {
+    pub(crate) fn cx(&self, name: &str) -> StepContext {
         let (cx, stop) = StepContext::detached(self.state.clone(), name.into(), Attempt(1));
         // Dropped, it would say that the engine is gone.
         std::mem::forget(stop);
         cx
     }
 
-    pub(super) async fn run(&self, name: &str) -> Result<Output, StepError> {
+    pub(crate) async fn run(&self, name: &str) -> Result<Output, StepError> {
         self.step(name).run(&self.cx(name)).await
     }
 
-    pub(super) async fn probe(&self, name: &str) -> Result<Probe, StepError> {
+    pub(crate) async fn probe(&self, name: &str) -> Result<Probe, StepError> {
         self.step(name).probe(&self.cx(name)).await
     }
 
-    pub(super) async fn compensate(&self, name: &str) -> Result<String, StepError> {
+    pub(crate) async fn compensate(&self, name: &str) -> Result<String, StepError> {
         self.step(name).compensate(&self.cx(name)).await
     }
 
-    pub(super) async fn residue(&self) -> Vec<String> {
+    pub(crate) async fn residue(&self) -> Vec<String> {
         self.definition.residue().look(&self.cx("completed")).await.expect("the sandbox answers")
     }
 
     /// Folds that this step has begun.
-    pub(super) fn begun(&mut self, name: &str) {
+    pub(crate) fn begun(&mut self, name: &str) {
         self.fold(&Fact::AttemptStarted { step: name.into(), attempt: Attempt(1) });
     }
 
     /// Folds that this step, which has begun, has succeeded.
-    pub(super) fn succeeded(&mut self, name: &str, output: Output) {
+    pub(crate) fn succeeded(&mut self, name: &str, output: Output) {
         self.fold(&Fact::AttemptSucceeded { step: name.into(), attempt: Attempt(1), output });
     }
 
     /// Folds what a probe of this step, which has begun, has seen.
-    pub(super) fn probed(&mut self, name: &str, answer: Probe) {
+    pub(crate) fn probed(&mut self, name: &str, answer: Probe) {
         self.fold(&Fact::Probed {
             step: name.into(),
             attempt: Attempt(1),
@@ -115,7 +135,7 @@ impl Bench {
     }
 
     /// Runs every step before this one.
-    pub(super) async fn up_to(&mut self, name: &str) {
+    pub(crate) async fn up_to(&mut self, name: &str) {
         let names: Vec<StepName> = self.definition.step_names().to_vec();
         for step in names.iter().map(StepName::as_str).take_while(|step| *step != name) {
             self.up_to_next(step).await;
@@ -131,7 +151,7 @@ impl Bench {
     }
 
     /// Compensates this step and every one before it, newest first.
-    pub(super) async fn roll_back_from(&self, name: &str) {
+    pub(crate) async fn roll_back_from(&self, name: &str) {
         let names: Vec<StepName> = self.definition.step_names().to_vec();
         let last = names.iter().position(|step| step.as_str() == name).expect("one of the ten");
         for step in names[..=last].iter().rev() {
@@ -140,7 +160,7 @@ impl Bench {
     }
 
     /// Puts somebody else's object into the cluster.
-    pub(super) async fn stranger(&self, body: Value) {
+    pub(crate) async fn stranger(&self, body: Value) {
         let kind =
             crate::render::Kind::ALL.into_iter().find(|kind| body["kind"] == kind.to_string()).expect("a kind of ours");
         let object: kube::api::DynamicObject = serde_json::from_value(body.clone()).expect("an object");
@@ -153,13 +173,13 @@ impl Bench {
     }
 
     /// What was written, as lines: verb, object, UID.
-    pub(super) fn effects(&self) -> Vec<String> {
+    pub(crate) fn effects(&self) -> Vec<String> {
         let effects = self.sandbox.effects();
         effects.iter().map(|effect| format!("{} {}/{} {}", effect.verb, effect.kind, effect.name, effect.uid)).collect()
     }
 
     /// What is in the cluster besides what a cluster has from its beginning.
-    pub(super) fn things(&self) -> Vec<Value> {
+    pub(crate) fn things(&self) -> Vec<Value> {
         let mut things = self.sandbox.objects();
         let metadata = |object: &Value, field: &str| object["metadata"][field].as_str().unwrap_or_default().to_owned();
         things.retain(|object| {
@@ -168,7 +188,7 @@ impl Bench {
         things
     }
 
-    pub(super) fn workflow(&self) -> String {
+    pub(crate) fn workflow(&self) -> String {
         self.state.id().to_string()
     }
 
@@ -178,13 +198,12 @@ impl Bench {
 }
 
 /// The UIDs in a step's result.
-pub(super) fn made(output: &Output) -> Vec<Made> {
+pub(crate) fn made(output: &Output) -> Vec<Made> {
     serde_json::from_value(output.result.value()["made"].clone()).unwrap_or_default()
 }
 
-fn submitted(definition: &Definition, request: &Request) -> WorkflowState {
-    // Always the same, so that two runs can be compared.
-    let workflow = WorkflowId::from_bytes([1; 16]);
+fn submitted(definition: &Definition, workflow: WorkflowId, input: &Input) -> WorkflowState {
+    let request = &input.request;
     let fact = Fact::Submitted(Submitted {
         definition: definition.name().clone(),
         version: definition.version(),
@@ -193,7 +212,7 @@ fn submitted(definition: &Definition, request: &Request) -> WorkflowState {
         effect: definition.effect(),
         tenant: request.user.as_str().into(),
         service: request.service_name.as_str().into(),
-        input: Json::of(request).expect("small"),
+        input: input.to_json().expect("small"),
         key: None,
         body_hash: Hash::default(),
         who: "a test".into(),

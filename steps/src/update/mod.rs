@@ -1,0 +1,166 @@
+//! The change of a cluster: six steps, of which those before `disk_grown` can be taken back.
+//!
+//! - The complete intent is rendered twice, as it was and as it shall be; what differs is applied, and in a rollback applied
+//!   back. Both requests are in the journal: a resume reads nothing newer (I11).
+//! - Nodes that have started may hold data and votes. They are never taken away: not by a request, and not by a rollback,
+//!   which is parked instead, until a person has moved both off them.
+//! - A disk that has been asked to grow cannot be made smaller again (C5), so that comes last.
+
+mod claims_added;
+mod disk_grown;
+mod update_applied;
+mod update_rolled_out;
+mod update_started;
+mod updated;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use cairn_engine::{Definition, Effect, Residue, Step, StepContext, StepError, StepName};
+use serde::{Deserialize, Serialize};
+
+use crate::cluster::Cluster;
+use crate::cluster::rollout::RolloutRules;
+use crate::create::plan::{Plan, made_by_all};
+use crate::input::{Input, Origin};
+use crate::names;
+use crate::quantity::Quantity;
+use crate::render::{Kind, Object, Through};
+
+/// The name of the definition.
+pub const NAME: &str = "update";
+/// Its version: another list of steps is another version.
+pub const VERSION: u32 = 1;
+
+/// The names of the six steps, in order: the statuses of their reports.
+pub const STEPS: [&str; 6] = [
+    update_started::NAME,
+    claims_added::NAME,
+    update_applied::NAME,
+    update_rolled_out::NAME,
+    disk_grown::NAME,
+    updated::NAME,
+];
+
+/// What a change may apply, in the order in which it is needed: neither the namespace nor the data.
+const KINDS: [Kind; 5] =
+    [Kind::Service, Kind::ConfigMap, Kind::PodDisruptionBudget, Kind::StatefulSet, Kind::Deployment];
+
+/// The change of a cluster.
+#[must_use]
+pub fn update_definition(cluster: Cluster, rollout: RolloutRules) -> Definition {
+    let at = || cluster.clone();
+    let steps: Vec<Arc<dyn Step>> = vec![
+        Arc::new(update_started::UpdateStarted { cluster: at() }),
+        Arc::new(claims_added::ClaimsAdded { cluster: at() }),
+        Arc::new(update_applied::UpdateApplied { cluster: at() }),
+        Arc::new(update_rolled_out::UpdateRolledOut { cluster: at(), rules: rollout }),
+        Arc::new(disk_grown::DiskGrown { cluster: at() }),
+        Arc::new(updated::Updated { cluster: at() }),
+    ];
+    Definition::new(NAME, VERSION, Effect::Update, steps, Arc::new(Added { cluster }))
+}
+
+/// The cluster as it was, and as it shall be.
+struct Change {
+    before: Plan,
+    after: Plan,
+    origin: Origin,
+}
+
+/// A claim as the first step found it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Disk {
+    claim: String,
+    size: Quantity,
+}
+
+/// What the first step found, beside what else it says.
+#[derive(Default, Serialize, Deserialize)]
+struct Disks {
+    #[serde(default)]
+    disks: Vec<Disk>,
+}
+
+impl Change {
+    fn of(cx: &StepContext) -> Result<Self, StepError> {
+        let input: Input = cx.input()?;
+        let (Some(before), Some(origin)) = (input.before, input.origin) else {
+            return Err(StepError::permanent("the journaled change does not say what it changes"));
+        };
+        let before = Plan::of_living(before, &origin)?;
+        let after = Plan::of_living(input.request, &origin)?;
+        Ok(Self { before, after, origin })
+    }
+
+    fn namespace(&self) -> &str {
+        self.after.namespace()
+    }
+
+    fn mark(&self) -> &str {
+        &self.after.workflow
+    }
+
+    /// What is rendered differently, as it shall be, and as it was.
+    fn changed(&self) -> (Vec<Object>, Vec<Object>) {
+        let (before, after) =
+            (self.before.objects(Through::Formed, &KINDS), self.after.objects(Through::Formed, &KINDS));
+        let differs = |one: &Object, others: &[Object]| !others.contains(one);
+        let changed = after.iter().filter(|one| differs(one, &before)).cloned().collect();
+        let back = before.iter().filter(|one| differs(one, &after)).cloned().collect();
+        (changed, back)
+    }
+
+    /// The claims of the nodes that are there.
+    fn old_claims(&self) -> Vec<Object> {
+        self.claims(|ordinal| ordinal < self.before.request.replicas)
+    }
+
+    /// The claims of the nodes that this change adds.
+    fn new_claims(&self) -> Vec<Object> {
+        self.claims(|ordinal| ordinal >= self.before.request.replicas)
+    }
+
+    fn claims(&self, of: impl Fn(u32) -> bool) -> Vec<Object> {
+        let wanted: Vec<String> =
+            (0..self.after.request.replicas).filter(|ordinal| of(*ordinal)).map(names::claim).collect();
+        let mut claims = self.after.objects(Through::Formed, &[Kind::PersistentVolumeClaim]);
+        claims.retain(|claim| wanted.contains(&claim.name));
+        claims
+    }
+
+    /// The size of the disks as the first step found them.
+    fn disks(cx: &StepContext) -> Vec<Disk> {
+        let started = cx.output(&StepName::from(update_started::NAME));
+        started.and_then(|output| output.result.read::<Disks>().ok()).unwrap_or_default().disks
+    }
+
+    fn grows_disks(&self) -> bool {
+        self.after.request.disk_size > self.before.request.disk_size
+    }
+}
+
+/// What a rollback of a change has left: the claims that it made and that are there. What it changed is changed back, or its
+/// compensation says why not.
+struct Added {
+    cluster: Cluster,
+}
+
+#[async_trait]
+impl Residue for Added {
+    async fn look(&self, cx: &StepContext) -> Result<Vec<String>, StepError> {
+        let change = Change::of(cx)?;
+        let mut made = made_by_all(cx);
+        made.retain(|one| one.kind() == Some(Kind::PersistentVolumeClaim) && !change.origin.knows(one));
+        let mut there = self.cluster.marked(change.namespace(), change.mark()).await?;
+        there.retain(|marked| made.contains(&marked.made));
+        let objects: Vec<String> = there.iter().map(|marked| marked.text.clone()).collect();
+        if !there.is_empty() && there.iter().all(|marked| marked.leaves) {
+            return Err(StepError::transient(format!("not gone yet: {}", objects.join(", "))));
+        }
+        Ok(objects)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,96 @@
+//! Step 3, `update_applied`: applies what is rendered differently: the pods follow one by one. Taken back by applying it as it
+//! was, unless nodes that were added have started.
+
+use async_trait::async_trait;
+use cairn_engine::{Output, Probe, Step, StepContext, StepError, StepName};
+use serde::Serialize;
+
+use super::Change;
+use crate::cluster::Cluster;
+use crate::create::plan::{Objects, Seen};
+use crate::names;
+
+/// The step's name, and the status of its report.
+pub(super) const NAME: &str = "update_applied";
+
+pub(super) struct UpdateApplied {
+    pub(super) cluster: Cluster,
+}
+
+/// What was changed. Not `made`: nothing of it is this workflow's to delete.
+#[derive(Serialize)]
+struct Applied {
+    changed: Vec<String>,
+}
+
+#[async_trait]
+impl Step for UpdateApplied {
+    fn name(&self) -> StepName {
+        NAME.into()
+    }
+
+    async fn run(&self, cx: &StepContext) -> Result<Output, StepError> {
+        let change = Change::of(cx)?;
+        let (changed, _) = change.changed();
+        if changed.is_empty() {
+            return Ok(skipped());
+        }
+        output(change.after.apply(cx, &self.cluster, &changed).await?)
+    }
+
+    async fn probe(&self, cx: &StepContext) -> Result<Probe, StepError> {
+        let change = Change::of(cx)?;
+        let (changed, _) = change.changed();
+        if changed.is_empty() {
+            return Ok(Probe::Applied { output: skipped() });
+        }
+        Ok(match change.after.look(&self.cluster, &changed).await? {
+            Seen::All(there) => Probe::Applied { output: output(there)? },
+            Seen::Some(_) | Seen::None => Probe::NotApplied,
+            Seen::Foreign(detail) => Probe::Foreign { detail },
+        })
+    }
+
+    async fn compensate(&self, cx: &StepContext) -> Result<String, StepError> {
+        let change = Change::of(cx)?;
+        let (_, back) = change.changed();
+        if back.is_empty() {
+            return Ok("nothing was changed".to_owned());
+        }
+        if let Seen::All(_) = change.before.look(&self.cluster, &back).await? {
+            return Ok("everything is as it was".to_owned());
+        }
+        self.refuse_taking_nodes(&change).await?;
+        let applied = change.before.apply(cx, &self.cluster, &back).await?;
+        Ok(format!("applied {} as before", applied.objects.join(" and ")))
+    }
+}
+
+impl UpdateApplied {
+    /// A node that has started may hold the only copy of a shard, and a vote: a rollback does not take it away.
+    async fn refuse_taking_nodes(&self, change: &Change) -> Result<(), StepError> {
+        let (from, to) = (change.before.request.replicas, change.after.request.replicas);
+        if to <= from {
+            return Ok(());
+        }
+        let started = self.cluster.nodes_started(change.namespace(), from).await?;
+        if started.is_empty() {
+            return Ok(());
+        }
+        Err(StepError::permanent(format!(
+            "{} have started, and may hold data and votes: move both off them, scale StatefulSet/{} to {from}, and retry; or \
+             end this change by force, which leaves them, and ask for `replicas` {to} again",
+            started.join(" and "),
+            names::STATEFUL_SET
+        )))
+    }
+}
+
+fn skipped() -> Output {
+    Output::skipped("nothing but disks changes")
+}
+
+fn output(applied: Objects) -> Result<Output, StepError> {
+    let changed = applied.objects;
+    Ok(Output::new(format!("applied {}", changed.join(" and ")), &Applied { changed })?)
+}

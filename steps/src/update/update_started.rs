@@ -1,0 +1,147 @@
+//! Step 1, `update_started`: holds the change against the live cluster before anything is changed.
+//!
+//! Reads only. What cannot work out is said here: a disk whose class does not let it grow, a node that somebody has added.
+
+use async_trait::async_trait;
+use cairn_engine::{Output, Probe, Step, StepContext, StepError, StepName};
+use serde::Serialize;
+use serde_json::Value;
+
+use super::{Change, Disk, Disks};
+use crate::cluster::claims::wish;
+use crate::cluster::{Cluster, Found};
+use crate::create::gpus;
+use crate::names;
+use crate::render::Kind;
+use crate::request::Request;
+use crate::vectors::VectorSizing;
+
+/// The step's name, and the status of its report.
+pub(super) const NAME: &str = "update_started";
+
+pub(super) struct UpdateStarted {
+    pub(super) cluster: Cluster,
+}
+
+/// What is to change, and what was found out.
+#[derive(Serialize)]
+struct Started {
+    request: Request,
+    changes: Vec<FieldChange>,
+    warnings: Vec<String>,
+    #[serde(flatten)]
+    disks: Disks,
+}
+
+#[derive(Serialize)]
+struct FieldChange {
+    field: &'static str,
+    from: Value,
+    to: Value,
+}
+
+#[async_trait]
+impl Step for UpdateStarted {
+    fn name(&self) -> StepName {
+        NAME.into()
+    }
+
+    async fn run(&self, cx: &StepContext) -> Result<Output, StepError> {
+        let change = Change::of(cx)?;
+        self.set_is_ours(&change).await?;
+        let disks = self.disks(&change).await?;
+        let request = change.after.request.clone();
+        let mut warnings = VectorSizing::of(&request).warnings(&request);
+        if request.gpu_count > change.before.request.gpu_count {
+            warnings.extend(gpus(&self.cluster, &request).await?);
+        }
+        let changes: Vec<FieldChange> = change
+            .before
+            .request
+            .changes(&request)
+            .into_iter()
+            .map(|(field, from, to)| FieldChange { field, from, to })
+            .collect();
+        let plain = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        let named: Vec<String> = changes
+            .iter()
+            .map(|change| format!("{} from {} to {}", change.field, plain(&change.from), plain(&change.to)))
+            .collect();
+        let mut message =
+            if named.is_empty() { "everything as it was, applied again".to_owned() } else { named.join(", ") };
+        for warning in &warnings {
+            message.push_str("; warning: ");
+            message.push_str(warning);
+        }
+        Ok(Output::new(message, &Started { request, changes, warnings, disks: Disks { disks } })?)
+    }
+
+    async fn probe(&self, _: &StepContext) -> Result<Probe, StepError> {
+        Ok(Probe::NotApplied)
+    }
+
+    async fn compensate(&self, _: &StepContext) -> Result<String, StepError> {
+        Ok("nothing was changed".to_owned())
+    }
+}
+
+impl UpdateStarted {
+    async fn set_is_ours(&self, change: &Change) -> Result<(), StepError> {
+        let set = format!("StatefulSet/{}", names::STATEFUL_SET);
+        let refused = |why: String| Err(StepError::permanent(format!("{set} {why}")));
+        let namespace = Some(change.namespace());
+        match self.cluster.find(Kind::StatefulSet, namespace, names::STATEFUL_SET, change.mark()).await? {
+            Found::Nothing => {
+                refused("is gone: somebody deleted it; delete the cluster, with keep_data if its disks are there, and create it anew".to_owned())
+            }
+            Found::Foreign(whose) => refused(format!("{whose}, and is not changed")),
+            Found::Ours(found) if found.metadata.deletion_timestamp.is_some() => {
+                refused("is being deleted by somebody".to_owned())
+            }
+            Found::Ours(found) => {
+                let live = found.data["spec"]["replicas"].as_u64().unwrap_or_default();
+                let wanted = u64::from(change.after.request.replicas);
+                if live <= wanted {
+                    return Ok(());
+                }
+                refused(format!(
+                    "was scaled to {live} by somebody, and this change would take {} nodes away with what they hold: \
+                     ask for `replicas` {live}, or scale it back once nothing is on them",
+                    live - wanted
+                ))
+            }
+        }
+    }
+
+    /// The claims of the nodes that are there; each may become as large as is asked for.
+    async fn disks(&self, change: &Change) -> Result<Vec<Disk>, StepError> {
+        let wanted = &change.after.request.disk_size;
+        let mut disks = Vec::new();
+        for claim in change.old_claims() {
+            let found = self.cluster.find(claim.kind, claim.namespace.as_deref(), &claim.name, change.mark()).await?;
+            let found = match found {
+                Found::Ours(found) => found,
+                Found::Nothing if change.grows_disks() => {
+                    return Err(StepError::permanent(format!(
+                        "{claim} is gone: it comes back with its node; change it then"
+                    )));
+                }
+                Found::Foreign(whose) if change.grows_disks() => {
+                    return Err(StepError::permanent(format!("{claim} {whose}, and is not changed")));
+                }
+                Found::Nothing | Found::Foreign(_) => continue,
+            };
+            let Some(size) = wish(&found) else { continue };
+            if size > *wanted && change.grows_disks() {
+                return Err(StepError::permanent(format!(
+                    "{claim} has {size}, and a disk cannot be made smaller: ask for at least that as disk_size"
+                )));
+            }
+            if size < *wanted && change.grows_disks() {
+                self.cluster.may_grow(&found).await?;
+            }
+            disks.push(Disk { claim: claim.name, size });
+        }
+        Ok(disks)
+    }
+}
