@@ -2,10 +2,12 @@
 //!
 //! The listener is open before the engine is: until [`App::opened`] every route but the two of health answers 503.
 
-use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
-use cairn_engine::{Clock, Engine, SystemClock, Timestamp, WorkflowId};
+use cairn_engine::{Clock, Engine, Service, SystemClock, Tenant, Timestamp, WorkflowId};
 use cairn_steps::{elastic::Elastic, gitlab::GitLab, overlay::Overlay};
+use tokio::sync::OwnedMutexGuard;
 use tokio_util::sync::CancellationToken;
 
 use crate::{auth::Caller, cluster::ClusterCheck, config::Rules, problem::Problem};
@@ -22,6 +24,8 @@ pub(crate) struct App {
     pub(crate) cluster: ClusterCheck,
     /// What is laid over the objects of every cluster.
     pub(crate) overlay: Option<Arc<Overlay>>,
+    /// For whoever makes a submission out of what is there.
+    pub(crate) services: ServiceLocks,
     /// Set when the program is about to end: whoever waits for something answers now.
     pub(crate) stopping: CancellationToken,
 }
@@ -36,6 +40,7 @@ impl App {
             rules: RwLock::new(Arc::new(rules)),
             elastic,
             cluster,
+            services: ServiceLocks::default(),
             stopping: CancellationToken::new(),
         }
     }
@@ -91,5 +96,26 @@ impl App {
     #[expect(clippy::unused_self, reason = "the routes ask the app for all that they need")]
     pub(crate) fn now(&self) -> Timestamp {
         SystemClock.now()
+    }
+}
+
+/// A lock for each service that somebody is just making a submission for.
+#[derive(Default)]
+pub(crate) struct ServiceLocks {
+    locks: Mutex<HashMap<(Tenant, Service), ServiceLock>>,
+}
+
+type ServiceLock = Arc<tokio::sync::Mutex<()>>;
+
+impl ServiceLocks {
+    /// Waits until nobody else makes a submission for this service.
+    pub(crate) async fn lock(&self, tenant: &Tenant, service: &Service) -> OwnedMutexGuard<()> {
+        let lock = {
+            let mut locks = self.locks.lock().unwrap_or_else(PoisonError::into_inner);
+            // As large as its use: a lock that nobody holds or waits for has its only reference here.
+            locks.retain(|_, lock| Arc::strong_count(lock) > 1);
+            Arc::clone(locks.entry((tenant.clone(), service.clone())).or_default())
+        };
+        lock.lock_owned().await
     }
 }

@@ -10,8 +10,10 @@ use cairn_engine::{
 use cairn_steps::{
     cluster::Cluster,
     create::{Deps, create_definition},
+    delete::delete_definition,
     gitlab::GitLab,
     overlay::Overlay,
+    update::update_definition,
 };
 use tokio::net::TcpListener;
 
@@ -205,6 +207,8 @@ fn definitions(
     gitlab: GitLab,
     overlay: Option<Arc<Overlay>>,
 ) -> Registry {
+    let update = update_definition(cluster.clone(), settings.rollout.clone());
+    let delete = delete_definition(cluster.clone());
     let deps = Deps {
         rollout: settings.rollout.clone(),
         elastic: settings.elastic.clone(),
@@ -217,7 +221,7 @@ fn definitions(
         Some(step) => failpoint::failing_at(&create, step.as_str()),
         None => create,
     };
-    Registry::new([create])
+    Registry::new([create, update, delete])
 }
 
 /// Says where it listens, where a script can read it.

@@ -11,7 +11,7 @@ use axum::{
 };
 use cairn_engine::{
     ControlError, SubmitError, WorkflowId,
-    store::{Refusal, StoreError},
+    store::{Refusal, ServiceRecord, StoreError},
 };
 use cairn_steps::{
     report::Report,
@@ -176,7 +176,7 @@ impl Problem {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "Internal error", detail)
     }
 
-    /// The creation that the client waited for did not succeed.
+    /// The workflow that the client waited for did not succeed.
     pub(crate) fn failed(workflow: WorkflowId, report: Option<&Report>) -> Self {
         let detail = report.map_or_else(|| "the workflow failed".to_owned(), |report| report.message.clone());
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "workflow-failed", "The workflow failed", detail)
@@ -190,6 +190,43 @@ impl Problem {
             "{tenant}/{service} exists or is being changed: see /workflows/{workflow}, or choose another `service_name`"
         );
         Self::new(StatusCode::CONFLICT, "service-exists", "The service exists", detail).about(workflow)
+    }
+
+    /// Another workflow works on the service.
+    pub(crate) fn busy(tenant: &str, service: &str, workflow: WorkflowId, parked: bool) -> Self {
+        let way_out = if parked {
+            "which waits for a person: retry it, or cancel it, and then submit this again"
+        } else {
+            "wait until that has ended, or cancel it, and then submit this again"
+        };
+        let detail = format!("{tenant}/{service} is being worked on by /workflows/{workflow}: {way_out}");
+        Self::new(StatusCode::CONFLICT, "service-busy", "Another workflow works on the service", detail).about(workflow)
+    }
+
+    /// The service is there in part only: its creation, or a deletion, was ended half-way.
+    pub(crate) fn not_whole(record: &ServiceRecord) -> Self {
+        let ServiceRecord { tenant, service, workflow, .. } = record;
+        let detail = format!(
+            "{tenant}/{service} is not whole, since /workflows/{workflow} was ended half-way: delete it, and create it anew"
+        );
+        Self::new(StatusCode::CONFLICT, "service-not-whole", "The service is not whole", detail).about(*workflow)
+    }
+
+    /// The data that was kept is of a newer Elasticsearch than would be installed.
+    pub(crate) fn newer_data(record: &ServiceRecord, kept: &str, installed: &str) -> Self {
+        let ServiceRecord { tenant, service, workflow, .. } = record;
+        let detail = format!(
+            "the data of {tenant}/{service} that was kept is of Elasticsearch {kept}, and {installed}, which would be installed, \
+             cannot read it: the operator raises --es-version, or DELETE the data"
+        );
+        Self::new(StatusCode::CONFLICT, "newer-data", "The data is of a newer version", detail).about(*workflow)
+    }
+
+    /// A deletion that has begun to delete is not stopped.
+    pub(crate) fn cannot_be_taken_back(workflow: WorkflowId) -> Self {
+        let detail = "what is deleted does not come back: let the deletion end, or retry it if it is parked; `?force=true` \
+                      ends it where it is";
+        Self::new(StatusCode::CONFLICT, "not-now", "Not now", detail).about(workflow)
     }
 
     /// The tenant would hold more than it may.

@@ -5,6 +5,7 @@ mod control;
 mod events;
 mod health;
 mod journal;
+mod lifecycle;
 mod records;
 mod reports;
 mod workflow;
@@ -17,7 +18,7 @@ use axum::{
     extract::{Request, State},
     middleware::{self, Next},
     response::{IntoResponse as _, Response},
-    routing::{get, post},
+    routing::{get, patch, post},
 };
 use http::{HeaderMap, HeaderValue, Method, Uri, header};
 use tower_http::{
@@ -43,6 +44,7 @@ const PUBLIC: [&str; 2] = ["/healthz", "/readyz"];
 pub(crate) fn router(app: Arc<App>) -> Router {
     Router::new()
         .route("/clusters", post(clusters::create))
+        .route("/clusters/{user}/{service}", patch(lifecycle::change).delete(lifecycle::delete))
         .route("/deployment/reports/{user}/{service}", get(reports::list))
         .route("/deployment/reports/{user}/{service}/stats", get(reports::stats))
         .route("/deployments", get(records::deployments))

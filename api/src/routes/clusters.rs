@@ -9,11 +9,12 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 use cairn_engine::{
-    Amounts, Engine, Hash, Json as Journaled, NewSubmission, OnFailure, Outcome, ResourceName, Service, SubmitError,
+    Amounts, Engine, Hash, IdempotencyKey, NewSubmission, OnFailure, Outcome, ResourceName, Service, SubmitError,
     Tenant, WorkflowId, WorkflowState, fold, store::Refusal,
 };
 use cairn_steps::{
     gitlab::GitLab,
+    input::Input,
     records::TenantContainer,
     render::{Marks, Through, render},
     report::{Report, reports},
@@ -23,7 +24,7 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{Shared, workflow::WorkflowView};
+use super::{Shared, lifecycle::over_kept_data, workflow::WorkflowView};
 use crate::{
     app::App,
     auth::Caller,
@@ -34,7 +35,7 @@ use crate::{
 };
 
 /// The longest that a client may wait for the end of a creation.
-const WAIT_MAX: Duration = Duration::from_secs(10 * 60);
+pub(super) const WAIT_MAX: Duration = Duration::from_secs(10 * 60);
 
 /// A cluster that is there, and how it came to be.
 #[derive(Serialize)]
@@ -66,23 +67,32 @@ pub(crate) async fn create(
     if dry_run {
         return rehearse(&app, &request, tenant, service, quota).await;
     }
-    let input = Journaled::parse(&request.to_json()).map_err(|error| Problem::unjournalable(&request, &error))?;
+    let engine = app.engine()?;
+    let holds = holds(&request);
+    let lock = app.services.lock(&tenant, &service).await;
+    let input = match over_kept_data(engine, &request, &app.elastic).await {
+        Ok(input) => input,
+        // A repetition is answered whatever has become of the service since.
+        Err(_) if key_was_used(engine, &tenant, key.clone()).await? => Input::creation(request),
+        Err(problem) => return Err(problem),
+    };
+    let request = &input.request;
+    let journaled = input.to_json().map_err(|error| Problem::unjournalable(request, &error))?;
     let submission = NewSubmission {
         definition: CREATE.into(),
         tenant,
         service,
-        input,
+        input: journaled,
         key,
         body_hash: Hash(*blake3::hash(&body).as_bytes()),
         who: caller.who(),
-        holds: holds(&request),
+        holds,
         quota,
         on_failure: match request.on_failure {
             request::OnFailure::Rollback => OnFailure::Rollback,
             request::OnFailure::Keep => OnFailure::Keep,
         },
     };
-    let engine = app.engine()?;
     // Accepted, and the same again: one key, one workflow, one answer.
     let (submitted, again) = match engine.submit(submission).await {
         Ok(state) => (state, false),
@@ -91,6 +101,7 @@ pub(crate) async fn create(
         }
         Err(error) => return Err(error.into()),
     };
+    drop(lock);
     if let Some(wait) = wait
         && let Some(state) = settled(&app, engine, submitted.id(), wait).await
         && let Some(answer) = ended(engine, &state, again).await?
@@ -98,6 +109,11 @@ pub(crate) async fn create(
         return Ok(answer);
     }
     Ok(accepted(&submitted, again))
+}
+
+async fn key_was_used(engine: &Engine, tenant: &Tenant, key: Option<IdempotencyKey>) -> Result<bool, Problem> {
+    let (Some(key), tenant) = (key, tenant.clone()) else { return Ok(false) };
+    Ok(engine.read(move |store| store.submission(&tenant, &key)).await?.is_some())
 }
 
 /// The request, held against the rules of this installation; every wrong field at once.
@@ -120,12 +136,17 @@ fn parse(body: &[u8], gitlab: &GitLab) -> Result<Request, Problem> {
     }
 }
 
-fn holds(request: &Request) -> Amounts {
+pub(super) fn holds(request: &Request) -> Amounts {
     request.holds().into_iter().map(|(name, amount)| (ResourceName::new(name), amount)).collect()
 }
 
 /// The workflow once it is finished or parked; `None` if that takes too long, or the program ends.
-async fn settled(app: &Arc<App>, engine: &Engine, workflow: WorkflowId, wait: Duration) -> Option<WorkflowState> {
+pub(super) async fn settled(
+    app: &Arc<App>,
+    engine: &Engine,
+    workflow: WorkflowId,
+    wait: Duration,
+) -> Option<WorkflowState> {
     tokio::select! {
         // Whatever speaks against an answer now, the submission is durable, and 202 says where to ask.
         settled = tokio::time::timeout(wait, engine.settled(workflow)) => settled.ok()?.ok(),
@@ -134,14 +155,14 @@ async fn settled(app: &Arc<App>, engine: &Engine, workflow: WorkflowId, wait: Du
 }
 
 /// The workflow as it was when it was accepted.
-async fn as_submitted(engine: &Engine, workflow: WorkflowId) -> Result<WorkflowState, Problem> {
+pub(super) async fn as_submitted(engine: &Engine, workflow: WorkflowId) -> Result<WorkflowState, Problem> {
     let mut entries = engine.entries(workflow).await?;
     entries.truncate(1);
     fold(&entries).ok().flatten().ok_or_else(Problem::internal)
 }
 
 /// 202 and the workflow as it was accepted: a repetition of the submission gets the very same body, with 200.
-fn accepted(submitted: &WorkflowState, again: bool) -> Response {
+pub(super) fn accepted(submitted: &WorkflowState, again: bool) -> Response {
     let view = WorkflowView::of(submitted, submitted.submitted_at());
     let status = if again { StatusCode::OK } else { StatusCode::ACCEPTED };
     located(status, &format!("/workflows/{}", submitted.id()), Json(view).into_response())
@@ -163,7 +184,7 @@ async fn ended(engine: &Engine, state: &WorkflowState, again: bool) -> Result<Op
     Ok(Some(located(status, &at, Json(Created { container, reports }).into_response())))
 }
 
-fn located(status: StatusCode, at: &str, mut response: Response) -> Response {
+pub(super) fn located(status: StatusCode, at: &str, mut response: Response) -> Response {
     *response.status_mut() = status;
     let at = HeaderValue::from_str(at).expect("paths are made of ids and checked names");
     response.headers_mut().insert(header::LOCATION, at);

@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 
 use cairn_engine::{
-    Attempt, ErrorClass, Failure, OnFailure, Outcome, ParkReason, Phase, Progress, StepName, Timestamp, WorkflowId,
-    WorkflowState,
+    Attempt, Effect, ErrorClass, Failure, OnFailure, Outcome, ParkReason, Phase, Progress, StepName, Timestamp,
+    WorkflowId, WorkflowState,
 };
 use cairn_steps::{
     records::{Status, kind, retry_at},
-    request::{Request, RequestRules},
+    request::Request,
 };
 use serde::Serialize;
 
@@ -80,7 +80,7 @@ impl WorkflowView {
         let submitted = state.submitted();
         let status = Status::of(state, now);
         let step = state.current_step();
-        let request = Request::parse_with(submitted.input.as_bytes(), RequestRules::JOURNALED).ok();
+        let request = Request::journaled(submitted.input.as_bytes()).ok();
         Self {
             id: state.id(),
             kind: kind(submitted.effect),
@@ -166,7 +166,7 @@ fn waits(state: &WorkflowState, status: Status, now: Timestamp) -> Option<Waits>
     match (status, state.phase()) {
         (Status::Paused, _) => Some(Waits { r#for: "a person to resume it".to_owned(), since, until: None }),
         (Status::Parked, Phase::Parked { reason, .. } | Phase::Parking { reason, .. }) => {
-            Some(Waits { r#for: parked(reason), since, until: None })
+            Some(Waits { r#for: parked(reason, state.submitted().effect), since, until: None })
         }
         (_, phase) => {
             let until = retry_at(state).filter(|at| *at > now)?;
@@ -182,8 +182,11 @@ fn waits(state: &WorkflowState, status: Status, now: Timestamp) -> Option<Waits>
 }
 
 /// Why a workflow is parked, and what a person can do about it.
-fn parked(reason: &ParkReason) -> String {
+fn parked(reason: &ParkReason, effect: Effect) -> String {
     match reason {
+        ParkReason::Kept if effect == Effect::Delete => {
+            "a person: the deletion cannot go on; retry it once nothing stands in its way".to_owned()
+        }
         ParkReason::Kept => {
             "a person: a step failed and `on_failure` is `keep`; retry it, or cancel it to take everything back"
                 .to_owned()

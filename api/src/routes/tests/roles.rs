@@ -85,7 +85,9 @@ const OF_SERVICE: [&str; 5] = [
 async fn without_a_token_only_the_health_is_told_and_none_of_its_reasons() {
     let guarded = Guarded::new().await;
     let every = OF_SERVICE.iter().map(|path| ("GET", *path)).chain(OF_WORKFLOW);
-    for (method, path) in every.chain([("POST", "/clusters"), ("GET", "/journal"), ("GET", "/nowhere")]) {
+    let changing = [("PATCH", "/clusters/acme/search"), ("DELETE", "/clusters/acme/search")];
+    for (method, path) in every.chain(changing).chain([("POST", "/clusters"), ("GET", "/journal"), ("GET", "/nowhere")])
+    {
         for headers in [vec![], vec![("authorization", "Bearer cairn_wrong")], vec![("authorization", "Basic x")]] {
             let answer = guarded.api.ask(method, path, &headers, Body::empty()).await;
             assert_eq!(answer.status, StatusCode::UNAUTHORIZED, "{method} {path}");
@@ -167,4 +169,24 @@ async fn nobody_creates_for_another_tenant_and_only_an_operator_reads_the_whole_
         assert!(!journal.text.contains(token.as_str()), "a token is in the journal");
     }
     assert!(journal.text.contains("acme-ci"), "who asked is in the journal");
+}
+
+/// What a tenant may not see it can neither change nor delete, and learns nothing of by trying (I23).
+#[tokio::test]
+async fn a_foreign_service_is_neither_changed_nor_deleted_and_looks_like_one_that_is_not_there() {
+    let guarded = Guarded::new().await;
+    for (method, body) in [("PATCH", r#"{"replicas":3}"#), ("PATCH", "no JSON"), ("DELETE", "")] {
+        for query in ["", "?wait=1s"] {
+            let at = |user: &str| format!("/clusters/{user}/search{query}");
+            let foreign = guarded.ask(&guarded.acme, method, &at("other"), body).await;
+            let absent = guarded.ask(&guarded.acme, method, &at("nobody"), body).await;
+            assert_eq!(foreign.status, StatusCode::NOT_FOUND, "{method} {body}");
+            assert_eq!(foreign.text.replace("other", "USER"), absent.text.replace("nobody", "USER"), "{method} {body}");
+            // Its own is there: its creation has not ended.
+            let own = guarded.ask(&guarded.acme, method, &at("acme"), body).await;
+            assert_eq!(own.status, StatusCode::CONFLICT, "{method} {body}: {}", own.text);
+        }
+    }
+    let listed = guarded.ask(&guarded.operator, "GET", "/workflows", "").await.json();
+    assert_eq!(listed["workflows"].as_array().map(Vec::len), Some(2), "{listed}");
 }
