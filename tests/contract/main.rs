@@ -6,6 +6,7 @@ mod bad_input;
 mod concurrency;
 mod connections;
 mod foreign;
+mod lifecycle;
 mod pulls;
 mod submitting;
 mod workflows;

@@ -1,35 +1,70 @@
-//! The crash sweep, in process: one creation for each of its commits and each of its calls to the cluster, cut before
+//! The crash sweep, in process: one workflow for each of its commits and each of its calls to the cluster, cut before
 //! it and cut after it, then recovered by the next life of the engine.
 //!
 //! - It counts first, on a clean run, and then sweeps. Fewer points than `counts.toml` records is a failure: a sweep that
 //!   has lost points proves less than it says.
-//! - A creation that succeeds is swept, and one that fails at each of the ten steps after that step's work was done.
+//! - A creation that succeeds is swept, and one that fails at each of the ten steps after that step's work was done; so are
+//!   changes and deletions of a cluster that is there. A deletion that fails stops, and goes on once a person retries it.
 //! - What must hold at the end is the oracle's to say.
 
 use std::collections::BTreeMap;
 
 use anyhow::{Context as _, bail, ensure};
-use cairn_engine::{Outcome, WorkflowState};
-use cairn_steps::report::STATUSES;
+use cairn_engine::{Outcome, ParkReason, Phase, WorkflowId, WorkflowState};
+use cairn_steps::report::{DELETE_STATUSES, STATUSES, UPDATE_STATUSES};
 use cairn_tests::{
+    later::Later,
     life::{Cut, Operation, Side},
     oracle::verdict,
-    world::{World, request},
+    world::{Running, World, request},
 };
+use serde_json::json;
 
 /// What is swept.
 #[derive(Clone, Copy)]
 struct Scenario {
     /// Its name in `counts.toml`.
     name: &'static str,
-    /// The step that fails; none: the creation succeeds.
+    /// What is done.
+    deed: Deed,
+    /// The step that fails; none: it succeeds.
     failing: Option<&'static str>,
+}
+
+/// What is done: a creation, or what comes after one.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Deed {
+    Create,
+    /// A change of which everything can be taken back.
+    Resize,
+    /// A change of everything that can change.
+    Grow,
+    Delete,
+    DeleteKeepingData,
+}
+
+impl Deed {
+    /// What comes after the creation, if that is not all there is.
+    fn later(self) -> Option<Later> {
+        match self {
+            Self::Create => None,
+            Self::Resize => Some(Later::Change(json!({ "cpu_limit": "3", "mem_limit": "4Gi", "gpu_count": 0 }))),
+            Self::Grow => Some(Later::Change(json!({ "replicas": 3, "cpu_limit": "3", "disk_size": "30Gi" }))),
+            Self::Delete => Some(Later::Deletion { keep_data: false }),
+            Self::DeleteKeepingData => Some(Later::Deletion { keep_data: true }),
+        }
+    }
+
+    fn is_deletion(self) -> bool {
+        matches!(self, Self::Delete | Self::DeleteKeepingData)
+    }
 }
 
 impl Scenario {
     /// How it ends when nothing is cut.
     fn end(self) -> Outcome {
-        if self.failing.is_some() { Outcome::Failed } else { Outcome::Succeeded }
+        // What is deleted does not come back: a deletion that fails is retried until it ends.
+        if self.failing.is_some() && !self.deed.is_deletion() { Outcome::Failed } else { Outcome::Succeeded }
     }
 }
 
@@ -50,32 +85,59 @@ impl Tally {
     }
 }
 
-/// The lives of one creation: cut off at each of these in turn, then left alone to its end.
+/// The lives of one workflow: cut off at each of these in turn, then left alone to its end.
 ///
 /// Returns how it ended, and how many commits and calls the last life made.
 fn lives(scenario: Scenario, cuts: &[Cut]) -> anyhow::Result<(Outcome, (u64, u64))> {
     World::run(async |mut world: World| {
-        let request = request("acme", "search");
         world.add_foreign().await?;
+        if scenario.deed != Deed::Create {
+            let running = world.open(None, None).await?;
+            let workflow = world.submit(&running, &request("acme", "search")).await?.context("it is accepted")?;
+            world.settle(&running, workflow).await?;
+            running.kill();
+        }
         for cut in cuts {
             // A cut within the opening itself leaves no engine: that is a life, too.
             let Ok(running) = world.open(Some(*cut), scenario.failing).await else { continue };
-            if let Some(workflow) = world.submit(&running, &request).await? {
+            if let Some(workflow) = submit(&mut world, &running, scenario).await? {
                 world.settle(&running, workflow).await?;
             }
             running.kill();
         }
         let running = world.open(None, scenario.failing).await?;
         // A client that was not answered asks again, with the same key.
-        let workflow = world.submit(&running, &request).await?.context("nobody stops this life")?;
-        let state: WorkflowState = world.settle(&running, workflow).await?.context("nobody ends this life")?;
+        let workflow = submit(&mut world, &running, scenario).await?.context("nobody stops this life")?;
+        let mut state: WorkflowState = world.settle(&running, workflow).await?.context("nobody ends this life")?;
         let counts = running.life.counts();
+        if scenario.deed.is_deletion() && scenario.failing.is_some() {
+            running.kill();
+            state = retried(&mut world, workflow, &state).await?;
+        }
         world.rest().await;
         let verdict = verdict(&world.evidence(true)?);
         ensure!(verdict.is_empty(), "violations:\n{verdict}");
         let outcome = state.outcome().with_context(|| format!("parked: {:?}", state.phase()))?;
         Ok((outcome, counts))
     })
+}
+
+async fn submit(world: &mut World, running: &Running, scenario: Scenario) -> anyhow::Result<Option<WorkflowId>> {
+    match scenario.deed.later() {
+        None => world.submit(running, &request("acme", "search")).await,
+        Some(later) => world.submit_later(running, ("acme", "search"), &later).await,
+    }
+}
+
+/// A deletion that has stopped waits for a person, with everything in order so far; in a life without the fault it goes on.
+async fn retried(world: &mut World, workflow: WorkflowId, state: &WorkflowState) -> anyhow::Result<WorkflowState> {
+    let kept = matches!(state.phase(), Phase::Parked { reason: ParkReason::Kept, .. });
+    ensure!(kept, "it does not wait for a person: {:?}", state.phase());
+    let verdict = verdict(&world.evidence(true)?);
+    ensure!(verdict.is_empty(), "violations while it is parked:\n{verdict}");
+    let running = world.open(None, None).await?;
+    running.engine.retry(workflow, "tester".into()).await?;
+    world.settle(&running, workflow).await?.context("nobody ends this life")
 }
 
 fn points((commits, calls): (u64, u64)) -> impl Iterator<Item = Cut> + Clone {
@@ -146,43 +208,84 @@ fn not_fewer_than_recorded(name: &str, (commits, calls): (u64, u64)) -> anyhow::
 }
 
 macro_rules! sweeps {
-    ($($(#[$doc:meta])* $test:ident: $name:literal, $failing:expr;)*) => {
+    ($($(#[$doc:meta])* $test:ident: $name:literal, $deed:ident, $failing:expr;)*) => {
         $(
             $(#[$doc])*
             #[test]
             fn $test() -> anyhow::Result<()> {
-                sweep(Scenario { name: $name, failing: $failing })
+                sweep(Scenario { name: $name, deed: Deed::$deed, failing: $failing })
             }
         )*
 
         #[test]
         fn every_step_is_swept() {
-            let swept: Vec<Option<&str>> = vec![$($failing),*];
-            assert!(STATUSES.iter().all(|step| swept.contains(&Some(step))) && swept.contains(&None));
+            let swept: Vec<(Deed, Option<&str>)> = vec![$((Deed::$deed, $failing)),*];
+            let all = |deed: Deed, steps: &[&'static str]| {
+                steps.iter().all(|step| swept.contains(&(deed, Some(step)))) && swept.contains(&(deed, None))
+            };
+            assert!(all(Deed::Create, &STATUSES));
+            assert!(all(Deed::Resize, &UPDATE_STATUSES));
+            assert!(all(Deed::Delete, &DELETE_STATUSES));
+            assert!(swept.contains(&(Deed::Grow, None)) && swept.contains(&(Deed::DeleteKeepingData, None)));
         }
     };
 }
 
 sweeps! {
-    cut_at_any_point_a_creation_ends_with_ten_reports: "succeeding", None;
-    cut_at_any_point_a_creation_that_fails_at_starting_leaves_nothing: "failing_at_starting", Some("starting");
-    cut_at_any_point_a_creation_that_fails_at_namespace_created_leaves_nothing: "failing_at_namespace_created", Some("namespace_created");
-    cut_at_any_point_a_creation_that_fails_at_gitlab_pulled_leaves_nothing: "failing_at_gitlab_pulled", Some("gitlab_pulled");
-    cut_at_any_point_a_creation_that_fails_at_k8s_applied_leaves_nothing: "failing_at_k8s_applied", Some("k8s_applied");
-    cut_at_any_point_a_creation_that_fails_at_resources_configured_leaves_nothing: "failing_at_resources_configured", Some("resources_configured");
-    cut_at_any_point_a_creation_that_fails_at_disk_configured_leaves_nothing: "failing_at_disk_configured", Some("disk_configured");
-    cut_at_any_point_a_creation_that_fails_at_gpu_configured_leaves_nothing: "failing_at_gpu_configured", Some("gpu_configured");
-    cut_at_any_point_a_creation_that_fails_at_rollout_completed_leaves_nothing: "failing_at_rollout_completed", Some("rollout_completed");
-    cut_at_any_point_a_creation_that_fails_at_tenant_synced_leaves_nothing: "failing_at_tenant_synced", Some("tenant_synced");
-    cut_at_any_point_a_creation_that_fails_at_completed_leaves_nothing: "failing_at_completed", Some("completed");
+    cut_at_any_point_a_creation_ends_with_ten_reports: "succeeding", Create, None;
+    cut_at_any_point_a_creation_that_fails_at_starting_leaves_nothing: "failing_at_starting", Create, Some("starting");
+    cut_at_any_point_a_creation_that_fails_at_namespace_created_leaves_nothing: "failing_at_namespace_created", Create, Some("namespace_created");
+    cut_at_any_point_a_creation_that_fails_at_gitlab_pulled_leaves_nothing: "failing_at_gitlab_pulled", Create, Some("gitlab_pulled");
+    cut_at_any_point_a_creation_that_fails_at_k8s_applied_leaves_nothing: "failing_at_k8s_applied", Create, Some("k8s_applied");
+    cut_at_any_point_a_creation_that_fails_at_resources_configured_leaves_nothing: "failing_at_resources_configured", Create, Some("resources_configured");
+    cut_at_any_point_a_creation_that_fails_at_disk_configured_leaves_nothing: "failing_at_disk_configured", Create, Some("disk_configured");
+    cut_at_any_point_a_creation_that_fails_at_gpu_configured_leaves_nothing: "failing_at_gpu_configured", Create, Some("gpu_configured");
+    cut_at_any_point_a_creation_that_fails_at_rollout_completed_leaves_nothing: "failing_at_rollout_completed", Create, Some("rollout_completed");
+    cut_at_any_point_a_creation_that_fails_at_tenant_synced_leaves_nothing: "failing_at_tenant_synced", Create, Some("tenant_synced");
+    cut_at_any_point_a_creation_that_fails_at_completed_leaves_nothing: "failing_at_completed", Create, Some("completed");
+    cut_at_any_point_a_change_ends_with_all_that_was_asked_for: "change_of_everything", Grow, None;
+    cut_at_any_point_a_change_that_fails_at_claims_added_takes_its_claims_back: "change_of_everything_failing_at_claims_added", Grow, Some("claims_added");
+    cut_at_any_point_a_change_of_sizes_ends_with_them: "change_of_sizes", Resize, None;
+    cut_at_any_point_a_change_that_fails_at_update_started_leaves_everything_as_it_was: "change_of_sizes_failing_at_update_started", Resize, Some("update_started");
+    cut_at_any_point_a_change_that_fails_at_claims_added_leaves_everything_as_it_was: "change_of_sizes_failing_at_claims_added", Resize, Some("claims_added");
+    cut_at_any_point_a_change_that_fails_at_update_applied_leaves_everything_as_it_was: "change_of_sizes_failing_at_update_applied", Resize, Some("update_applied");
+    cut_at_any_point_a_change_that_fails_at_update_rolled_out_leaves_everything_as_it_was: "change_of_sizes_failing_at_update_rolled_out", Resize, Some("update_rolled_out");
+    cut_at_any_point_a_change_that_fails_at_disk_grown_leaves_everything_as_it_was: "change_of_sizes_failing_at_disk_grown", Resize, Some("disk_grown");
+    cut_at_any_point_a_change_that_fails_at_updated_leaves_everything_as_it_was: "change_of_sizes_failing_at_updated", Resize, Some("updated");
+    cut_at_any_point_a_deletion_leaves_nothing: "deletion", Delete, None;
+    cut_at_any_point_a_deletion_that_keeps_the_data_leaves_that: "deletion_keeping_data", DeleteKeepingData, None;
+    cut_at_any_point_a_deletion_that_stops_at_delete_started_goes_on_when_it_is_retried: "deletion_stopping_at_delete_started", Delete, Some("delete_started");
+    cut_at_any_point_a_deletion_that_stops_at_scaled_down_goes_on_when_it_is_retried: "deletion_stopping_at_scaled_down", Delete, Some("scaled_down");
+    cut_at_any_point_a_deletion_that_stops_at_objects_deleted_goes_on_when_it_is_retried: "deletion_stopping_at_objects_deleted", Delete, Some("objects_deleted");
+    cut_at_any_point_a_deletion_that_stops_at_claims_deleted_goes_on_when_it_is_retried: "deletion_stopping_at_claims_deleted", Delete, Some("claims_deleted");
+    cut_at_any_point_a_deletion_that_stops_at_namespace_deleted_goes_on_when_it_is_retried: "deletion_stopping_at_namespace_deleted", Delete, Some("namespace_deleted");
+    cut_at_any_point_a_deletion_that_stops_at_deleted_goes_on_when_it_is_retried: "deletion_stopping_at_deleted", Delete, Some("deleted");
 }
 
 #[test]
 fn cut_again_within_its_recovery_a_creation_ends_with_ten_reports() -> anyhow::Result<()> {
-    sweep_twice(Scenario { name: "succeeding", failing: None }, 97)
+    sweep_twice(Scenario { name: "succeeding", deed: Deed::Create, failing: None }, 97)
 }
 
 #[test]
 fn cut_again_within_its_recovery_a_rollback_leaves_nothing() -> anyhow::Result<()> {
-    sweep_twice(Scenario { name: "failing_at_completed", failing: Some("completed") }, 397)
+    sweep_twice(Scenario { name: "failing_at_completed", deed: Deed::Create, failing: Some("completed") }, 397)
+}
+
+#[test]
+fn cut_again_within_its_recovery_a_change_ends_with_all_that_was_asked_for() -> anyhow::Result<()> {
+    sweep_twice(Scenario { name: "change_of_everything", deed: Deed::Grow, failing: None }, 797)
+}
+
+#[test]
+fn cut_again_within_its_recovery_a_change_that_fails_leaves_everything_as_it_was() -> anyhow::Result<()> {
+    sweep_twice(
+        Scenario { name: "change_of_sizes_failing_at_updated", deed: Deed::Resize, failing: Some("updated") },
+        397,
+    )
+}
+
+#[test]
+fn cut_again_within_its_recovery_a_deletion_leaves_nothing() -> anyhow::Result<()> {
+    sweep_twice(Scenario { name: "deletion", deed: Deed::Delete, failing: None }, 397)
 }

@@ -3,5 +3,6 @@
 mod demo;
 mod disk;
 mod kills;
+mod lifecycle;
 mod refusals;
 mod shutdown;

@@ -14,6 +14,7 @@ pub mod extent;
 pub mod faulty;
 pub mod files;
 pub mod journal;
+pub mod later;
 pub mod life;
 pub mod oracle;
 pub mod program;

@@ -14,11 +14,13 @@ use cairn_engine::{
     store::{MemoryStore, Refusal, Store},
 };
 use cairn_steps::{
-    cluster::Cluster,
+    cluster::{Cluster, rollout::RolloutRules},
     create::{Deps, create_definition},
+    delete::delete_definition,
     gitlab::{GitLab, GitLabRules},
     request::Request,
     sandbox::{Sandbox, SandboxOptions},
+    update::update_definition,
 };
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
 use kube::api::{Api, PostParams};
@@ -120,14 +122,16 @@ impl World {
         let life = Life::new(self.lives, cut, Arc::clone(&self.tape));
         let store = FaultyStore::new(Arc::clone(&self.store) as Arc<dyn Store>, Arc::clone(&life));
         let service = FaultyCluster::new(self.sandbox.service(), Arc::clone(&life));
-        let definition = definition(Cluster::new(kube::Client::new(service, "default")));
-        let definition = match failing {
-            Some(step) => failing_at(&definition, step),
-            None => definition,
-        };
+        let definitions = definitions(&Cluster::new(kube::Client::new(service, "default")));
+        let definitions = definitions.map(|definition| match failing {
+            Some(step) if definition.step_names().iter().any(|name| name.as_str() == step) => {
+                failing_at(&definition, step)
+            }
+            _ => definition,
+        });
         let options = EngineOptions {
             store: Arc::new(store),
-            definitions: Registry::new([definition]),
+            definitions: Registry::new(definitions),
             clock: Arc::new(self.clock),
             limits: Limits::default(),
         };
@@ -171,6 +175,21 @@ impl World {
         Ok(settled)
     }
 
+    /// The journal, for reading.
+    pub(crate) fn store(&self) -> &MemoryStore {
+        &self.store
+    }
+
+    /// Notes what a client was told.
+    pub(crate) fn told(&mut self, told: Told) {
+        self.told.push(told);
+    }
+
+    /// The most that any tenant may hold.
+    pub(crate) fn quota(&self) -> Amounts {
+        self.quota.clone()
+    }
+
     /// Lets ten minutes pass, so that what should not happen can: longer than any wait between two attempts.
     pub async fn rest(&self) {
         tokio::time::sleep(Duration::from_secs(10 * 60)).await;
@@ -207,6 +226,13 @@ impl Running {
     pub fn kill(self) {
         self.life.end();
     }
+}
+
+/// All that can be done to a cluster.
+#[must_use]
+pub fn definitions(cluster: &Cluster) -> [Definition; 3] {
+    let update = update_definition(cluster.clone(), RolloutRules::default());
+    [definition(cluster.clone()), update, delete_definition(cluster.clone())]
 }
 
 /// The creation, on this cluster.

@@ -3,12 +3,12 @@
 
 use std::collections::BTreeMap;
 
-use cairn_engine::{Fact, Outcome, ParkReason, Phase, Stage, WorkflowId, WorkflowState};
+use cairn_engine::{Effect, Fact, Outcome, ParkReason, Phase, Stage, WorkflowId, WorkflowState};
 use cairn_steps::{
     elastic::Elastic,
     names::WORKFLOW_ANNOTATION,
     render::{Marks, Through, render},
-    request::{Request, RequestRules},
+    request::Request,
 };
 use serde_json::Value;
 
@@ -33,7 +33,7 @@ pub(super) fn order(histories: &[History<'_>], tape: &[Event], found: &mut Findi
                 }
             }
             Event::Called(call) if call.is_write() => {
-                let Some(id) = owner(call, histories) else { continue };
+                let Some(id) = owner(call, histories, &states) else { continue };
                 match states.get(&id) {
                     None => found.add("I3", format!("{} {} left before {id} was submitted", call.method, call.path)),
                     Some(state) => judge(call, state, found),
@@ -56,18 +56,19 @@ fn judge(call: &Call, state: &WorkflowState, found: &mut Findings) {
     }
 }
 
-/// Whose call it is: by its namespace, or, without one, that of the only workflow there is.
-fn owner(call: &Call, histories: &[History<'_>]) -> Option<WorkflowId> {
+/// Whose call it is: by its namespace, or, without one, that of the only workflow there is. Of the workflows of one namespace it
+/// is the newest that was submitted by then: one follows the other.
+fn owner(call: &Call, histories: &[History<'_>], states: &BTreeMap<WorkflowId, WorkflowState>) -> Option<WorkflowId> {
     // The questions of the first step ("may I?") are writes by their method only.
     if call.path.contains("/selfsubject") {
         return None;
     }
     match call.namespace() {
-        Some(namespace) => histories
-            .iter()
-            .rev()
-            .find(|history| history.namespace().as_deref() == Some(namespace))
-            .map(|history| history.id),
+        Some(namespace) => {
+            let of_it = || histories.iter().filter(|history| history.namespace().as_deref() == Some(namespace));
+            let submitted = of_it().rev().find(|history| states.contains_key(&history.id));
+            submitted.or_else(|| of_it().next()).map(|history| history.id)
+        }
         None => match histories {
             [only] => Some(only.id),
             _ => None,
@@ -79,8 +80,8 @@ fn owner(call: &Call, histories: &[History<'_>]) -> Option<WorkflowId> {
 pub(super) fn times(histories: &[History<'_>], writes: &[Write], found: &mut Findings) {
     for write in writes {
         let (Some(at), Some(workflow)) = (write.at_micros, &write.workflow) else { continue };
-        let Some(history) = histories.iter().find(|history| history.id.to_string() == *workflow) else { continue };
-        if !in_hand_around(history, at) {
+        let mut of_it = histories.iter().filter(|history| history.mark() == *workflow).peekable();
+        if of_it.peek().is_some() && !of_it.any(|history| in_hand_around(history, at)) {
             found.add("I3", format!("{} of {} by {workflow} with nothing in hand", write.verb, write.object()));
         }
     }
@@ -115,9 +116,9 @@ fn in_hand_around(history: &History<'_>, at: i64) -> bool {
 pub(super) fn writes(histories: &[History<'_>], writes: &[Write], found: &mut Findings) {
     let mut made: BTreeMap<(String, Option<&str>), usize> = BTreeMap::new();
     for write in writes {
-        let known = |id: &str| histories.iter().any(|history| history.id.to_string() == id);
+        let known = |mark: &str| histories.iter().any(|history| history.mark() == mark);
         match write.workflow.as_deref() {
-            Some(id) if known(id) => {}
+            Some(mark) if known(mark) => {}
             other => {
                 found.add("I15", format!("{} of {}, which is of {other:?}", write.verb, write.object()));
                 continue;
@@ -128,24 +129,56 @@ pub(super) fn writes(histories: &[History<'_>], writes: &[Write], found: &mut Fi
         }
     }
     for ((object, workflow), times) in made {
-        if times > 1 {
+        // Over kept data a cluster is made anew, under the mark of that data; also where such a creation fails.
+        let is_creation = |history: &&History<'_>| {
+            history.submitted.effect == Effect::Create && Some(history.mark().as_str()) == workflow
+        };
+        if times > histories.iter().filter(is_creation).count().max(1) {
             found.add("I9", format!("{object} was made {times} times by {workflow:?}"));
         }
     }
 }
 
-/// I9, I14: at the end everything is there as rendered, or nothing is.
-pub(super) fn end(history: &History<'_>, evidence: &Evidence, found: &mut Findings) {
-    let id = history.id.to_string();
-    let mine: Vec<&Value> = evidence.objects.iter().filter(|object| mark(object) == Some(&id)).collect();
+/// I9, I14: at the end everything is there as rendered, or nothing is, or what a deletion was to keep. Of the workflows that worked
+/// on one cluster, one after the other, it is the last that says what has to be there.
+pub(super) fn ends(histories: &[History<'_>], evidence: &Evidence, found: &mut Findings) {
+    let mut last: BTreeMap<String, &History<'_>> = BTreeMap::new();
+    for history in histories {
+        last.insert(history.mark(), history);
+    }
+    for history in last.values() {
+        end(history, evidence, found);
+    }
+}
+
+fn end(history: &History<'_>, evidence: &Evidence, found: &mut Findings) {
+    let (id, mark_of_it) = (history.id, history.mark());
+    let mine: Vec<&Value> = evidence.objects.iter().filter(|object| mark(object) == Some(&mark_of_it)).collect();
     let names = || mine.iter().map(|object| name(object)).collect::<Vec<_>>().join(", ");
+    let effect = history.submitted.effect;
     match (history.outcome(), history.entries.last().map(|entry| &entry.fact)) {
-        (Some((Outcome::Succeeded, _)), _) => succeeded(history, &mine, evidence, found),
+        (Some((Outcome::Succeeded, _)), _) if effect == Effect::Delete => {
+            if history.keeps_data() {
+                only_data(history, &mine, evidence, found);
+            } else if !mine.is_empty() {
+                found.add("I14", format!("{id} succeeded, and of what it deleted is left {}", names()));
+            }
+        }
+        (Some((Outcome::Succeeded, _)), _) => whole(history, history.submitted.input.value(), &mine, evidence, found),
+        // Taken back: as it was before.
+        (Some((_, residue)), _) if effect != Effect::Create && residue.is_empty() => {
+            let input = history.submitted.input.value();
+            let before = input.get("before").unwrap_or(&input["request"]).clone();
+            whole(history, before, &mine, evidence, found);
+        }
+        (Some((_, residue)), _) if effect == Effect::Create && history.keeps_data() && residue.is_empty() => {
+            only_data(history, &mine, evidence, found);
+        }
         (Some((outcome, residue)), _) => {
             if !residue.is_empty() && !history.was_forced() {
                 found.add("I14", format!("{id} {outcome:?} and left {residue:?}"));
             }
-            if residue.is_empty() != mine.is_empty() {
+            if effect == Effect::Create && residue.is_empty() != mine.is_empty() {
                 found.add("I14", format!("{id} {outcome:?}, says it left {residue:?}, and left {}", names()));
             }
         }
@@ -158,16 +191,32 @@ pub(super) fn end(history: &History<'_>, evidence: &Evidence, found: &mut Findin
     }
 }
 
-fn succeeded(history: &History<'_>, mine: &[&Value], evidence: &Evidence, found: &mut Findings) {
+/// The disks, what opens them and where they lie, and nothing else.
+fn only_data(history: &History<'_>, mine: &[&Value], evidence: &Evidence, found: &mut Findings) {
+    let id = history.id;
+    let is_data =
+        |object: &&&Value| ["Namespace", "Secret", "PersistentVolumeClaim"].iter().any(|kind| object["kind"] == **kind);
+    for more in mine.iter().filter(|object| !is_data(object)) {
+        found.add("I14", format!("{id} keeps the data, and {} is left as well", name(more)));
+    }
+    let Ok(request) = Request::journaled(history.submitted.input.as_bytes()) else { return };
+    let claims = mine.iter().filter(|object| object["kind"] == "PersistentVolumeClaim").count();
+    if !evidence.objects.is_empty() && claims != usize::try_from(request.replicas).unwrap_or(usize::MAX) {
+        found.add("I14", format!("{id} keeps the data of {} nodes, and {claims} claims are there", request.replicas));
+    }
+}
+
+/// Everything of this request is there, made once.
+fn whole(history: &History<'_>, request: Value, mine: &[&Value], evidence: &Evidence, found: &mut Findings) {
     let id = history.id;
     if evidence.objects.is_empty() {
         return;
     }
-    let Ok(request) = Request::parse_with(history.submitted.input.as_bytes(), RequestRules::JOURNALED) else {
+    let Ok(request) = Request::journaled(request.to_string().as_bytes()) else {
         found.add("I1", format!("{id}: its request cannot be read"));
         return;
     };
-    let marks = Marks { workflow: id.to_string() };
+    let marks = Marks { workflow: history.mark() };
     for wanted in render(&request, &Elastic::default(), Through::RolloutCompleted, None, &marks) {
         let same = |object: &&&Value| {
             object["kind"].as_str() == Some(&wanted.kind.to_string())
@@ -179,6 +228,11 @@ fn succeeded(history: &History<'_>, mine: &[&Value], evidence: &Evidence, found:
             found.add("I9", format!("{id} succeeded, and {wanted} is there {} times", there.len()));
             continue;
         };
+        let memory = "/spec/template/spec/containers/0/resources/limits";
+        let limits = (wanted.body.pointer(memory), object.pointer(memory));
+        if wanted.kind.to_string() == "StatefulSet" && limits.0 != limits.1 {
+            found.add("I9", format!("{id}: {wanted} has not the limits {limits:?}"));
+        }
         let replicas = &wanted.body["spec"]["replicas"];
         if !replicas.is_null() && object["spec"]["replicas"] != *replicas {
             found.add("I9", format!("{id}: {wanted} has not {replicas} replicas: {}", object["spec"]["replicas"]));

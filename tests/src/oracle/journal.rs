@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use cairn_engine::{
-    Attempt, Commit, ErrorClass, Fact, FencingToken, Hash, Outcome, Sequence, StepName, WorkflowId, fold,
+    Attempt, Commit, Effect, ErrorClass, Fact, FencingToken, Hash, Outcome, Sequence, StepName, WorkflowId, fold,
 };
-use cairn_steps::report::{self, STATUSES};
+use cairn_steps::report::{self, DELETE_STATUSES, STATUSES, UPDATE_STATUSES};
 
 use super::{Findings, History, Told};
 
@@ -205,20 +205,25 @@ fn compensations(history: &History<'_>, found: &mut Findings) {
     }
 }
 
-/// I18: in step order, no gap, no repeat, times not going back; a success has exactly ten.
+/// I18: in step order, no gap, no repeat, times not going back; a success has one for each step, a creation's exactly ten.
 fn reports(history: &History<'_>, found: &mut Findings) {
     let id = history.id;
-    if !history.submitted.steps.iter().map(StepName::as_str).eq(STATUSES) {
+    let steps_of: &[&str] = match history.submitted.effect {
+        Effect::Create => &STATUSES,
+        Effect::Update => &UPDATE_STATUSES,
+        Effect::Delete => &DELETE_STATUSES,
+    };
+    if !history.submitted.steps.iter().map(StepName::as_str).eq(steps_of.iter().copied()) {
         return;
     }
     let entries: Vec<_> = history.entries.iter().copied().cloned().collect();
     let Ok(reports) = report::reports(&entries) else { return };
     let statuses: Vec<&str> = reports.iter().map(|report| report.status.as_str()).collect();
-    let steps = statuses.iter().filter(|status| STATUSES.contains(status)).count();
-    let in_order = statuses[..steps] == STATUSES[..steps];
+    let steps = statuses.iter().filter(|status| steps_of.contains(status)).count();
+    let in_order = statuses[..steps] == steps_of[..steps];
     let ending = &statuses[steps..];
     let as_it_ended = match history.outcome() {
-        Some((Outcome::Succeeded, _)) => steps == STATUSES.len() && ending.is_empty(),
+        Some((Outcome::Succeeded, _)) => steps == steps_of.len() && ending.is_empty(),
         Some((Outcome::Failed, _)) => ending == [report::FAILED],
         Some((Outcome::Cancelled, _)) => ending == [report::CANCELLED],
         None => ending.is_empty(),

@@ -16,7 +16,9 @@ use std::{
     fmt,
 };
 
-use cairn_engine::{Amounts, Commit, Entry, Fact, Json, Outcome, Submitted, Tenant, WorkflowId, store::ServiceRecord};
+use cairn_engine::{
+    Amounts, Commit, Effect, Entry, Fact, Json, Outcome, Submitted, Tenant, WorkflowId, store::ServiceRecord,
+};
 use serde_json::Value;
 
 pub use self::views::Views;
@@ -139,7 +141,25 @@ impl History<'_> {
 
     /// The request's namespace.
     fn namespace(&self) -> Option<String> {
-        self.submitted.input.value().get("namespace")?.as_str().map(str::to_owned)
+        let input = self.submitted.input.value();
+        let request = input.get("request").unwrap_or(&input);
+        request.get("namespace")?.as_str().map(str::to_owned)
+    }
+
+    /// What the objects that it works on bear: the id of the workflow that first made them, which may be its own.
+    fn mark(&self) -> String {
+        let input = self.submitted.input.value();
+        input["origin"]["mark"].as_str().map_or_else(|| self.id.to_string(), str::to_owned)
+    }
+
+    /// The data is to stay, or did before it.
+    fn keeps_data(&self) -> bool {
+        let input = self.submitted.input.value();
+        match self.submitted.effect {
+            Effect::Create => input.get("origin").is_some(),
+            Effect::Delete => input["keep_data"] == true,
+            Effect::Update => false,
+        }
     }
 }
 
@@ -153,8 +173,8 @@ pub fn check(evidence: &Evidence) -> Vec<Violation> {
     journal::keys(&histories, &mut found);
     for history in &histories {
         journal::history(history, evidence.at_rest, &mut found);
-        cluster::end(history, evidence, &mut found);
     }
+    cluster::ends(&histories, evidence, &mut found);
     cluster::order(&histories, &evidence.tape, &mut found);
     cluster::times(&histories, &evidence.writes, &mut found);
     cluster::writes(&histories, &evidence.writes, &mut found);

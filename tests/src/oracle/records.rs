@@ -2,38 +2,46 @@
 
 use std::collections::BTreeMap;
 
-use cairn_engine::{Amounts, Effect, Fact, Outcome, Service, Tenant, WorkflowId, store::ServiceStatus};
+use cairn_engine::{Amounts, Effect, Fact, Outcome, Service, Submitted, Tenant, WorkflowId, store::ServiceStatus};
 
 use super::{Evidence, Findings, History};
 
+/// What one service holds, and what it goes back to if the workflow in hand fails.
+#[derive(Clone, Default)]
+struct Held {
+    now: Amounts,
+    before: Amounts,
+}
+
 /// I22: at every commit what a tenant is charged is the sum of what lives, and within the limit.
 pub(super) fn quota(evidence: &Evidence, found: &mut Findings) {
-    let mut live: BTreeMap<(Tenant, Service), Amounts> = BTreeMap::new();
-    let mut charges: BTreeMap<WorkflowId, (Effect, Tenant, Service, Amounts)> = BTreeMap::new();
+    let mut held: BTreeMap<(Tenant, Service), Held> = BTreeMap::new();
+    let mut charges: BTreeMap<WorkflowId, &Submitted> = BTreeMap::new();
     for commit in &evidence.commits {
         for entry in &commit.entries {
             match &entry.fact {
                 Fact::Submitted(submitted) => {
-                    let place = (submitted.tenant.clone(), submitted.service.clone());
-                    if submitted.effect == Effect::Create {
-                        live.insert(place.clone(), submitted.holds.clone());
+                    let held = held.entry((submitted.tenant.clone(), submitted.service.clone())).or_default();
+                    held.before = held.now.clone();
+                    // A deletion takes nothing away before its end.
+                    if submitted.effect != Effect::Delete {
+                        held.now = larger(&held.before, &submitted.holds);
                     }
-                    charges.insert(entry.workflow, (submitted.effect, place.0, place.1, submitted.holds.clone()));
+                    charges.insert(entry.workflow, submitted);
                 }
                 Fact::Finished { outcome, residue } => {
-                    let Some((effect, tenant, service, _)) = charges.get(&entry.workflow) else { continue };
-                    let gone = match effect {
-                        Effect::Create => *outcome != Outcome::Succeeded && residue.is_empty(),
-                        Effect::Delete => *outcome == Outcome::Succeeded,
-                        Effect::Update => false,
-                    };
-                    if gone {
-                        live.remove(&(tenant.clone(), service.clone()));
+                    let Some(submitted) = charges.get(&entry.workflow) else { continue };
+                    let held = held.entry((submitted.tenant.clone(), submitted.service.clone())).or_default();
+                    if *outcome == Outcome::Succeeded {
+                        held.now = submitted.holds.clone();
+                    } else if residue.is_empty() {
+                        held.now = held.before.clone();
                     }
                 }
                 _ => {}
             }
         }
+        let live = held.iter().map(|(service, held)| (service.clone(), held.now.clone())).collect();
         for (tenant, used) in sums(&live, found) {
             for (resource, limit) in &evidence.quota {
                 let used = used.get(resource).copied().unwrap_or(0);
@@ -43,6 +51,7 @@ pub(super) fn quota(evidence: &Evidence, found: &mut Findings) {
             }
         }
     }
+    let live = held.into_iter().map(|(service, held)| (service, held.now)).collect();
     let sums = sums(&live, found);
     for (tenant, told) in &evidence.usage {
         let nothing = Amounts::new();
@@ -55,6 +64,15 @@ pub(super) fn quota(evidence: &Evidence, found: &mut Findings) {
             }
         }
     }
+}
+
+fn larger(one: &Amounts, other: &Amounts) -> Amounts {
+    let mut both = one.clone();
+    for (resource, amount) in other {
+        let most = both.entry(resource.clone()).or_default();
+        *most = (*most).max(*amount);
+    }
+    both
 }
 
 fn sums(live: &BTreeMap<(Tenant, Service), Amounts>, found: &mut Findings) -> BTreeMap<Tenant, Amounts> {
@@ -93,11 +111,26 @@ pub(super) fn records(histories: &[History<'_>], evidence: &Evidence, found: &mu
             (Effect::Create, Outcome::Succeeded) => Some((ServiceStatus::Created, true)),
             (Effect::Create, _) if residue.is_empty() => Some((ServiceStatus::Failed, false)),
             (Effect::Delete, Outcome::Succeeded) => Some((ServiceStatus::Deleted, false)),
+            (Effect::Update, Outcome::Succeeded) => Some((ServiceStatus::Created, true)),
+            // Of a change or deletion that was taken back nothing is to be seen but its error.
+            (Effect::Update, _) if residue.is_empty() => Some((ServiceStatus::Created, true)),
             _ => None,
         };
         let is = (record.status, record.live);
         if record.busy || expected.is_some_and(|expected| expected != is) {
             found.add("I29", format!("{tenant}/{service} ended {outcome:?}, and its record says {is:?}"));
+        }
+        // The request in force: what a change asked for once it has succeeded, what was there before once it has failed.
+        let input = history.submitted.input.value();
+        let in_force = match (history.submitted.effect, outcome) {
+            (Effect::Update, Outcome::Succeeded) => Some(&input["request"]),
+            (Effect::Update, _) => Some(&input["before"]),
+            _ => None,
+        };
+        let request = record.input.value();
+        let request = request.get("request").unwrap_or(&request);
+        if in_force.is_some_and(|in_force| in_force != request) {
+            found.add("I29", format!("{tenant}/{service} ended {outcome:?}, and its record has the request {request}"));
         }
     }
 }

@@ -58,13 +58,13 @@ fn records(histories: &[History<'_>], views: &Views, found: &mut Findings) {
     let deployments = views.deployments.as_array().map(Vec::as_slice).unwrap_or_default();
     for ((tenant, service), history) in last {
         let Some((outcome, _)) = history.outcome() else { continue };
-        if history.submitted.effect != Effect::Create {
-            continue;
-        }
         let container = views.tenant_data.get(&format!("{tenant}_{service}.json"));
-        let (status, stays) = match outcome {
-            Outcome::Succeeded => ("created", true),
-            Outcome::Failed | Outcome::Cancelled => ("failed", false),
+        let (status, stays) = match (history.submitted.effect, outcome) {
+            (Effect::Create | Effect::Update, Outcome::Succeeded) => ("created", true),
+            (Effect::Create, Outcome::Failed | Outcome::Cancelled) => ("failed", false),
+            (Effect::Delete, Outcome::Succeeded) => ("deleted", false),
+            // What it goes back to stands in the journal of another workflow: the records are judged for that.
+            (Effect::Update | Effect::Delete, _) => continue,
         };
         if container.is_some() != stays || container.is_some_and(|container| container["status"] != status) {
             found
