@@ -61,7 +61,7 @@ pub(crate) enum Command {
     Doctor(Box<DoctorArgs>),
     /// Say what a request would do, without doing it: every object, the cluster's word on each, quota, warnings.
     #[command(
-        after_help = "Examples:\n  cairn plan --user acme --service-name search --replicas 3 --kubeconfig ~/.kube/config\n  cairn plan --file request.json --server http://localhost:8080\n  cairn plan --user acme --service-name search --server http://localhost:8080 --json | jq '.objects[] | select(.kind == \"StatefulSet\")'\n\nExit codes: 0 nothing was found that would refuse it, 1 something was, 2 wrong use or a wrong request."
+        after_help = "Examples:\n  cairn plan --user acme --service-name search --replicas 3 --kubeconfig ~/.kube/config\n  cairn plan --file request.json --server http://localhost:8080\n  cairn plan --change --user acme --service-name search --replicas 5 --server http://localhost:8080\n  cairn plan --delete --keep-data --user acme --service-name search --server http://localhost:8080\n  cairn plan --user acme --service-name search --server http://localhost:8080 --json | jq '.objects[] | select(.kind == \"StatefulSet\")'\n\nExit codes: 0 nothing was found that would refuse it, 1 something was, 2 wrong use or a wrong request."
     )]
     Plan(Box<PlanArgs>),
     /// Make a token for --tokens: it is printed once, and its entry for the file, which holds only its hash.
@@ -209,6 +209,15 @@ pub(crate) struct PlanArgs {
     /// Ask the engine at this URL, which knows what is in use; without it the cluster is asked directly
     #[arg(long, value_name = "URL", env = "CAIRN_SERVER")]
     pub(crate) server: Option<String>,
+    /// Plan a change of the cluster that is there: the other flags and the file say what shall be otherwise
+    #[arg(long, requires = "server", conflicts_with = "delete")]
+    pub(crate) change: bool,
+    /// Plan the deletion of the cluster that is there
+    #[arg(long, requires = "server")]
+    pub(crate) delete: bool,
+    /// The deletion would keep the disks
+    #[arg(long, requires = "delete")]
+    pub(crate) keep_data: bool,
     /// The file with the token for --server
     #[arg(long, value_name = "FILE", env = "CAIRN_TOKEN_FILE", requires = "server")]
     pub(crate) token_file: Option<PathBuf>,

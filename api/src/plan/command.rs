@@ -5,6 +5,7 @@ use std::{io::Read as _, path::Path, process::ExitCode, time::Duration};
 use anyhow::{Context as _, bail};
 use cairn_engine::{ResourceName, Tenant};
 use cairn_steps::{
+    names,
     render::{Marks, Through, render},
     request::{FieldError, Request},
 };
@@ -27,7 +28,7 @@ const ANSWER_TIME_MAX: Duration = Duration::from_secs(120);
 pub(crate) async fn run(args: PlanArgs) -> anyhow::Result<ExitCode> {
     let body = body(&args.request)?;
     let planned = match &args.server {
-        Some(url) => from_server(url, args.token_file.as_deref(), &body).await?,
+        Some(url) => from_server(url, &args, body).await?,
         None => directly(&args, &body).await?,
     };
     let plan = match planned {
@@ -89,10 +90,29 @@ async fn directly(args: &PlanArgs, body: &Value) -> anyhow::Result<Planned> {
     Ok(Ok(serde_json::to_value(plan)?))
 }
 
-async fn from_server(url: &str, token_file: Option<&Path>, body: &Value) -> anyhow::Result<Planned> {
+async fn from_server(url: &str, args: &PlanArgs, mut body: Value) -> anyhow::Result<Planned> {
     let client = reqwest::Client::builder().no_proxy().timeout(ANSWER_TIME_MAX).build()?;
-    let mut request = client.post(format!("{}/clusters?dry_run=true", url.trim_end_matches('/'))).json(body);
-    if let Some(path) = token_file {
+    let base = url.trim_end_matches('/');
+    let mut request = if args.change || args.delete {
+        // Which cluster is in the path, and nothing that could be changed.
+        let fields = body.as_object_mut().context("a request is a JSON object")?;
+        let mut name = |field: &str| match fields.remove(field) {
+            Some(Value::String(name)) => Ok(name),
+            _ => Err(anyhow::anyhow!("{field}: name the cluster that is there")),
+        };
+        let (user, service) = (name("user")?, name("service_name")?);
+        // Checked here: nothing in a name may cut off what makes this a rehearsal.
+        let user = names::Tenant::parse(&user).map_err(|error| anyhow::anyhow!("user: {error}"))?;
+        let service = names::Service::parse(&service).map_err(|error| anyhow::anyhow!("service_name: {error}"))?;
+        let at = format!("{base}/clusters/{}/{}", user.as_str(), service.as_str());
+        match args.delete {
+            true => client.delete(format!("{at}?dry_run=true&keep_data={}", args.keep_data)),
+            false => client.patch(format!("{at}?dry_run=true")).json(&body),
+        }
+    } else {
+        client.post(format!("{base}/clusters?dry_run=true")).json(&body)
+    };
+    if let Some(path) = &args.token_file {
         let token = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
         request = request.bearer_auth(token.trim());
     }

@@ -8,15 +8,18 @@ mod print;
 
 use std::collections::BTreeMap;
 
-use cairn_engine::Amounts;
+use cairn_engine::{Amounts, ResourceName, StepError};
 use cairn_steps::{
     cluster::{
         Cluster,
         doctor::{Finding, Verdict},
         rehearse::{Rehearsed, Word},
     },
+    delete,
+    input::{Input, Origin},
     render::Object,
     request::Request,
+    update,
     vectors::VectorSizing,
 };
 use serde::Serialize;
@@ -71,30 +74,88 @@ impl Quota {
         });
         Self { asked, used, after, limits }
     }
+
+    /// The same for what takes the place of something that is held already.
+    pub(crate) fn replacing(held: &Amounts, asked: Amounts, used: Amounts, limits: Amounts) -> Self {
+        let mut free = used.clone();
+        for (resource, amount) in held {
+            let left = free.entry(resource.clone()).or_insert(0);
+            *left = left.saturating_sub(*amount);
+        }
+        Self { used: Some(used), ..Self::new(asked, Some(free), limits) }
+    }
+
+    /// The first resource of which there would be too much: its name, what is in use by others, what is asked for, the limit.
+    pub(crate) fn exceeded(&self) -> Option<(&ResourceName, u64, u64, u64)> {
+        let after = self.after.as_ref()?;
+        self.asked.iter().find_map(|(resource, asked)| {
+            let (sum, limit) = (*after.get(resource)?, *self.limits.get(resource)?);
+            (sum > limit).then(|| (resource, sum.saturating_sub(*asked), *asked, limit))
+        })
+    }
 }
 
 /// The plan of a creation.
 pub(crate) async fn of_creation(cluster: &Cluster, request: &Request, objects: Vec<Object>, quota: Quota) -> Plan {
     let (verdicts, findings) = tokio::join!(cluster.rehearse(&objects, None), cluster.examine());
-    let mut warnings = VectorSizing::of(request).warnings(request);
-    warnings.extend(findings.iter().filter(|finding| concerns(finding, request)).map(warning));
-    let refused = verdicts.iter().any(|one| one.verdict == Word::Refused);
-    let missing = findings.iter().any(|finding| finding.verdict == Verdict::Missing);
     Plan {
-        dry_run: true,
-        kind: "create",
-        possible: !refused && !missing,
-        request: serde_json::to_value(request).unwrap_or_default(),
-        quota,
-        steps: cairn_steps::report::STATUSES.to_vec(),
         objects: objects.into_iter().map(|object| object.body).collect(),
-        verdicts,
-        warnings,
         // The pull is an effect of its own, so a rehearsal does without it.
         without: request
             .gitlab_url
             .as_ref()
             .map(|url| format!("the settings at {url}, which are pulled only by a creation")),
+        ..Plan::new(request, quota, verdicts, &findings)
+    }
+}
+
+/// The plan of a change: the input as it would be journaled.
+///
+/// # Errors
+/// If the input does not say what it changes.
+pub(crate) async fn of_change(cluster: &Cluster, input: Input, quota: Quota) -> Result<Plan, StepError> {
+    let request = input.request.clone();
+    let mark = input.origin.as_ref().map(|origin| origin.mark.clone()).unwrap_or_default();
+    let objects = update::rehearsal(input)?;
+    let (verdicts, findings) = tokio::join!(cluster.rehearse(&objects, Some(&mark)), cluster.examine());
+    let plan =
+        Plan { kind: "update", steps: update::STEPS.to_vec(), ..Plan::new(&request, quota, verdicts, &findings) };
+    Ok(Plan { objects: objects.into_iter().map(|object| object.body).collect(), ..plan })
+}
+
+/// The plan of a deletion.
+pub(crate) async fn of_deletion(
+    cluster: &Cluster,
+    request: &Request,
+    origin: &Origin,
+    keep_data: bool,
+    quota: Quota,
+) -> Plan {
+    let (gone, kept) = delete::rehearsal(origin, keep_data);
+    let (mut verdicts, findings) = tokio::join!(cluster.rehearse_deletion(&gone, &origin.mark), cluster.examine());
+    verdicts.extend(kept.iter().map(Rehearsed::kept));
+    Plan { kind: "delete", steps: delete::STEPS.to_vec(), ..Plan::new(request, quota, verdicts, &findings) }
+}
+
+impl Plan {
+    /// A plan of a creation, without its objects.
+    fn new(request: &Request, quota: Quota, verdicts: Vec<Rehearsed>, findings: &[Finding]) -> Self {
+        let mut warnings = VectorSizing::of(request).warnings(request);
+        warnings.extend(findings.iter().filter(|finding| concerns(finding, request)).map(warning));
+        let refused = verdicts.iter().any(|one| one.verdict == Word::Refused);
+        let missing = findings.iter().any(|finding| finding.verdict == Verdict::Missing);
+        Self {
+            dry_run: true,
+            kind: "create",
+            possible: !refused && !missing,
+            request: serde_json::to_value(request).unwrap_or_default(),
+            quota,
+            steps: cairn_steps::report::STATUSES.to_vec(),
+            objects: Vec::new(),
+            verdicts,
+            warnings,
+            without: None,
+        }
     }
 }
 

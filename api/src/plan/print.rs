@@ -1,5 +1,7 @@
 //! A plan for people: one line an object, what would change below it, then quota and warnings.
 
+use std::collections::BTreeSet;
+
 use serde_json::Value;
 
 /// The longest that a value is quoted.
@@ -30,7 +32,7 @@ fn text(plan: &Value) -> String {
             (Some("refused"), _) => '✘',
             (Some("unchecked"), _) => '?',
             (_, Some("change")) => '~',
-            (_, Some("keep")) => '=',
+            (_, Some("keep" | "leave")) => '=',
             (_, Some("delete")) => '-',
             _ => '+',
         };
@@ -75,9 +77,13 @@ fn text(plan: &Value) -> String {
 
 /// Of each resource that is asked for: before, after, and the most there may be.
 fn quota(quota: &Value) -> Vec<String> {
-    let Some(asked) = quota["asked"].as_object().filter(|asked| !asked.is_empty()) else { return Vec::new() };
+    let known = ["asked", "used"].into_iter().filter_map(|part| quota[part].as_object());
+    let resources: BTreeSet<&String> = known.flat_map(|amounts| amounts.keys()).collect();
+    if resources.is_empty() {
+        return Vec::new();
+    }
     let mut lines = vec![String::new(), "quota".to_owned()];
-    for (resource, more) in asked {
+    for resource in resources {
         let limit = match &quota["limits"][resource] {
             Value::Null => "no limit".to_owned(),
             limit => format!("at most {limit}"),
@@ -85,7 +91,7 @@ fn quota(quota: &Value) -> Vec<String> {
         let number = |amounts: &Value| amounts[resource].as_u64().unwrap_or(0);
         lines.push(match quota["used"].is_object() {
             true => format!("  {resource}: {} → {} ({limit})", number(&quota["used"]), number(&quota["after"])),
-            false => format!("  {resource}: {more} more ({limit})"),
+            false => format!("  {resource}: {} more ({limit})", number(&quota["asked"])),
         });
     }
     if !quota["used"].is_object() {

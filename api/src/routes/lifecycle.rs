@@ -37,6 +37,7 @@ use crate::{
     app::App,
     auth::Caller,
     extract::{self, Named, Params},
+    plan,
     problem::Problem,
 };
 
@@ -71,7 +72,7 @@ struct Asked {
     wait: Option<Duration>,
 }
 
-/// `PATCH /clusters/{user}/{service}?wait=30s`
+/// `PATCH /clusters/{user}/{service}?wait=30s&dry_run=true`
 pub(crate) async fn change(
     State(app): Shared,
     caller: Caller,
@@ -82,11 +83,12 @@ pub(crate) async fn change(
 ) -> Result<Response, Problem> {
     let body = extract::body(body).await?;
     let wait = params.duration("wait", WAIT_MAX);
+    let dry_run = params.flag("dry_run");
     params.finish()?;
     let asked = Asked::new("PATCH", caller, named, &headers, &body, wait)?;
     let engine = app.engine()?;
     let lock = app.services.lock(&asked.tenant, &asked.service).await;
-    if let Some(answered) = asked.again(engine).await? {
+    if !dry_run && let Some(answered) = asked.again(engine).await? {
         drop(lock);
         return asked.answer(&app, engine, answered, true).await;
     }
@@ -102,13 +104,17 @@ pub(crate) async fn change(
     let origin = origin(engine, &record).await?;
     let holds = holds(&request);
     let input = Input { request, before: Some(before), keep_data: false, origin: Some(origin) };
+    if dry_run {
+        drop(lock);
+        return asked.plan_change(&app, &record, input, holds).await;
+    }
     let submission = asked.submission(update::NAME, &input, holds, app.rules().quota(&asked.tenant))?;
     let (submitted, again) = asked.submit(engine, submission).await?;
     drop(lock);
     asked.answer(&app, engine, submitted, again).await
 }
 
-/// `DELETE /clusters/{user}/{service}?keep_data=true&wait=30s`
+/// `DELETE /clusters/{user}/{service}?keep_data=true&wait=30s&dry_run=true`
 pub(crate) async fn delete(
     State(app): Shared,
     caller: Caller,
@@ -117,17 +123,20 @@ pub(crate) async fn delete(
     mut params: Params,
 ) -> Result<Response, Problem> {
     let wait = params.duration("wait", WAIT_MAX);
-    let keep_data = params.flag("keep_data");
+    let (keep_data, dry_run) = (params.flag("keep_data"), params.flag("dry_run"));
     params.finish()?;
     let keeps: &[u8] = if keep_data { b"keep_data" } else { b"" };
     let asked = Asked::new("DELETE", caller, named, &headers, keeps, wait)?;
     let engine = app.engine()?;
     let lock = app.services.lock(&asked.tenant, &asked.service).await;
-    if let Some(answered) = asked.again(engine).await? {
+    if !dry_run && let Some(answered) = asked.again(engine).await? {
         drop(lock);
         return asked.answer(&app, engine, answered, true).await;
     }
     let mut record = asked.record(engine).await?.ok_or_else(|| asked.absent())?;
+    if record.busy && dry_run {
+        return Err(asked.busy(engine, &record).await?);
+    }
     if record.busy {
         record = asked.end_parked(engine, record).await?;
     }
@@ -138,6 +147,10 @@ pub(crate) async fn delete(
     let mut origin = origin(engine, &record).await?;
     if !record.live {
         origin = origin.of_kept_data();
+    }
+    if dry_run {
+        drop(lock);
+        return asked.plan_deletion(&app, &record, &origin, keep_data, kept).await;
     }
     let input = Input { request: request_of(&record)?, before: None, keep_data, origin: Some(origin) };
     let submission = asked.submission(delete::NAME, &input, kept, Amounts::new())?;
@@ -220,6 +233,43 @@ impl Asked {
     async fn record(&self, engine: &Engine) -> Result<Option<ServiceRecord>, Problem> {
         let (tenant, service) = (self.tenant.clone(), self.service.clone());
         Ok(engine.read(move |store| store.service(&tenant, &service)).await?)
+    }
+
+    /// What the change would do: refused like one, and nothing is changed.
+    async fn plan_change(
+        &self,
+        app: &App,
+        record: &ServiceRecord,
+        input: Input,
+        holds: Amounts,
+    ) -> Result<Response, Problem> {
+        let quota = self.quota(app, record, holds).await?;
+        if let Some((resource, used, asked, limit)) = quota.exceeded() {
+            return Err(Problem::quota(self.tenant.as_str(), resource.as_str(), used, asked, limit));
+        }
+        let planned = plan::of_change(&app.cluster.cluster(), input, quota).await;
+        Ok(Json(planned.map_err(|_| Problem::internal())?).into_response())
+    }
+
+    /// What the deletion would do, and nothing is changed.
+    async fn plan_deletion(
+        &self,
+        app: &App,
+        record: &ServiceRecord,
+        origin: &Origin,
+        keep_data: bool,
+        kept: Amounts,
+    ) -> Result<Response, Problem> {
+        let (request, quota) = (request_of(record)?, self.quota(app, record, kept).await?);
+        let planned = plan::of_deletion(&app.cluster.cluster(), &request, origin, keep_data, quota).await;
+        Ok(Json(planned).into_response())
+    }
+
+    /// What the tenant would hold, with this in the place of what the service holds.
+    async fn quota(&self, app: &App, record: &ServiceRecord, holds: Amounts) -> Result<plan::Quota, Problem> {
+        let tenant = self.tenant.clone();
+        let used = app.engine()?.read(move |store| store.usage(&tenant)).await?;
+        Ok(plan::Quota::replacing(&record.holds, holds, used, app.rules().quota(&self.tenant)))
     }
 
     fn absent(&self) -> Problem {

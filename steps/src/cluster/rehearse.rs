@@ -7,12 +7,12 @@
 //!   policy) stays open.
 //! - What is somebody else's is refused here as the steps refuse it, and not looked into.
 
-use kube::api::{DynamicObject, Patch, PatchParams};
+use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams, Preconditions};
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::errors::{Asked, is_unknown_field, step_error};
-use super::{Cluster, Found, applying, place, whose};
+use super::{Cluster, Found, Made, applying, place, whose};
 use crate::names;
 use crate::render::{Kind, Object};
 
@@ -31,6 +31,10 @@ pub enum Action {
     Change,
     /// It is there, as it should be.
     Keep,
+    /// It is there, and would be deleted.
+    Delete,
+    /// It is not ours any more, or not there: nothing would be done.
+    Leave,
 }
 
 /// What the server says to it.
@@ -91,6 +95,21 @@ impl Rehearsed {
         }
     }
 
+    /// What would be kept as it is.
+    #[must_use]
+    pub fn kept(made: &Made) -> Self {
+        Self {
+            object: format!("{}/{}", made.kind, made.name),
+            namespace: made.namespace.clone(),
+            action: Action::Keep,
+            verdict: Word::Accepted,
+            tried_in: None,
+            message: None,
+            evidence: Vec::new(),
+            changes: Vec::new(),
+        }
+    }
+
     fn refused(self, message: impl Into<String>) -> Self {
         Self { verdict: Word::Refused, message: Some(message.into()), ..self }
     }
@@ -126,6 +145,38 @@ impl Cluster {
             all.push(one);
         }
         all
+    }
+
+    /// Tries the deletion of these objects, which bear this mark, in their order.
+    pub async fn rehearse_deletion(&self, made: &[Made], mark: &str) -> Vec<Rehearsed> {
+        let mut all = Vec::new();
+        for one in made {
+            all.push(self.rehearse_one_deletion(one, mark).await);
+        }
+        all
+    }
+
+    async fn rehearse_one_deletion(&self, made: &Made, mark: &str) -> Rehearsed {
+        let one = Rehearsed { action: Action::Delete, ..Rehearsed::kept(made) };
+        let leave =
+            |message: &str| Rehearsed { action: Action::Leave, message: Some(message.to_owned()), ..one.clone() };
+        let Some(kind) = made.kind() else { return leave("it is of a kind that this build does not know") };
+        let namespace = made.namespace.as_deref();
+        match self.find(kind, namespace, &made.name, mark).await {
+            Err(error) => return Rehearsed { verdict: Word::Unchecked, message: Some(error.failure.message), ..one },
+            Ok(Found::Nothing) => return leave("it is gone already"),
+            Ok(Found::Ours(found)) if found.metadata.uid.as_deref() == Some(&made.uid) => {}
+            Ok(_) => return leave("somebody else has put another one there: it is left alone"),
+        }
+        let params = DeleteParams {
+            dry_run: true,
+            preconditions: Some(Preconditions { uid: Some(made.uid.clone()), resource_version: None }),
+            ..DeleteParams::default()
+        };
+        match self.api(kind, namespace).delete(&made.name, &params).await {
+            Ok(_) => one,
+            Err(error) => one.failed(&error),
+        }
     }
 
     async fn rehearse_namespace(&self, object: &Object, workflow: Option<&str>) -> (Rehearsed, Home) {
@@ -327,14 +378,16 @@ mod tests {
         (sandbox, cluster)
     }
 
-    async fn made(cluster: &Cluster) {
+    async fn made(cluster: &Cluster) -> Vec<Made> {
+        let mut all = Vec::new();
         for object in objects(1) {
-            match object.kind {
-                Kind::Namespace => cluster.make_namespace(&object, "w").await.map(|_| ()),
-                _ => cluster.apply(&object, "w", &[]).await.map(|_| ()),
-            }
-            .expect("made");
+            let answer = match object.kind {
+                Kind::Namespace => cluster.make_namespace(&object, "w").await,
+                _ => cluster.apply(&object, "w", &[]).await,
+            };
+            all.push(crate::cluster::made(&object, &answer.expect("made")).expect("it has a UID"));
         }
+        all
     }
 
     #[tokio::test(start_paused = true)]
@@ -371,6 +424,19 @@ mod tests {
         let all = cluster.rehearse(&objects(1), None).await;
         assert_eq!(all[0].verdict, Word::Refused);
         assert!(all[0].message.as_deref().is_some_and(|message| message.contains("choose another")), "{:?}", all[0]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_deletion_is_tried_on_what_is_ours_and_what_is_not_is_left_and_nothing_goes() {
+        let (sandbox, cluster) = sandbox();
+        let all = made(&cluster).await;
+        let before = sandbox.effects().len();
+        let ours = cluster.rehearse_deletion(&all, "w").await;
+        assert!(ours.iter().all(|one| one.action == Action::Delete && one.verdict == Word::Accepted), "{ours:#?}");
+        let replaced: Vec<Made> = all.into_iter().map(|one| Made { uid: "another".to_owned(), ..one }).collect();
+        let left = cluster.rehearse_deletion(&replaced, "w").await;
+        assert!(left.iter().all(|one| one.action == Action::Leave && one.message.is_some()), "{left:#?}");
+        assert_eq!(sandbox.effects().len(), before);
     }
 
     #[tokio::test(start_paused = true)]

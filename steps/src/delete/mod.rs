@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cluster::gone::Deletion;
 use crate::cluster::{Cluster, Made};
-use crate::input::{Input, KEPT};
+use crate::input::{Input, KEPT, Origin};
 use crate::render::Kind;
 
 /// The name of the definition.
@@ -62,6 +62,21 @@ pub fn delete_definition(cluster: Cluster) -> Definition {
         Arc::new(deleted::Deleted { cluster: at() }),
     ];
     Definition::new(NAME, VERSION, Effect::Delete, steps, Arc::new(HalfDeleted { cluster }))
+}
+
+/// What a deletion would delete, for whoever wants to know beforehand, in its order; and what it would keep.
+#[must_use]
+pub fn rehearsal(origin: &Origin, keep_data: bool) -> (Vec<Made>, Vec<Made>) {
+    // What holds others goes after them: the disks after what uses them, the namespace last.
+    let rank = |made: &Made| match made.kind() {
+        Some(Kind::Namespace) => 2,
+        Some(Kind::PersistentVolumeClaim) => 1,
+        _ => 0,
+    };
+    let mut all = origin.made.clone();
+    all.reverse();
+    all.sort_by_key(rank);
+    all.into_iter().partition(|made| !(keep_data && made.kind().is_some_and(|kind| KEPT.contains(&kind))))
 }
 
 /// What a deletion works on.

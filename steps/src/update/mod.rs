@@ -82,9 +82,25 @@ struct Disks {
     disks: Vec<Disk>,
 }
 
+/// What a change would send, for whoever wants to know beforehand: the namespace that it lies in, what is rendered otherwise
+/// than before, and the claims that are made or grown.
+///
+/// # Errors
+/// [`StepError`] if the input does not say what it changes.
+pub fn rehearsal(input: Input) -> Result<Vec<Object>, StepError> {
+    let change = Change::from(input)?;
+    let mut objects = change.after.objects(Through::Formed, &[Kind::Namespace]);
+    objects.extend(change.changed().0);
+    objects.extend(change.claims(|ordinal| change.grows_disks() || ordinal >= change.before.request.replicas));
+    Ok(objects)
+}
+
 impl Change {
     fn of(cx: &StepContext) -> Result<Self, StepError> {
-        let input: Input = cx.input()?;
+        Self::from(cx.input()?)
+    }
+
+    fn from(input: Input) -> Result<Self, StepError> {
         let (Some(before), Some(origin)) = (input.before, input.origin) else {
             return Err(StepError::permanent("the journaled change does not say what it changes"));
         };

@@ -82,3 +82,52 @@ async fn of_a_cluster_that_does_not_answer_nothing_is_known_and_that_is_said() {
     assert_eq!(verdicts(&plan, "unchecked").len(), plan["objects"].as_array().expect("a list").len(), "{plan:#}");
     assert!(warned(&plan, "server: reachable"), "{plan:#}");
 }
+
+#[tokio::test]
+async fn a_plan_of_a_change_tells_each_change_and_one_of_a_deletion_what_goes_and_nothing_is_done() {
+    let api = Api::with(
+        rules("[quota.default]\nmemory = \"10Gi\""),
+        SandboxOptions { pod_ready_after: Duration::ZERO, ..Default::default() },
+        None,
+    )
+    .await;
+    let made = api.accepted("acme", "search").await;
+    api.engine.settled(made.parse().expect("an id")).await.expect("ends");
+    let (journal, effects) = (api.get("/journal").await.text, api.sandbox.effects());
+    let at = |query: &str| format!("/clusters/acme/search?dry_run=true{query}");
+
+    let change = api.ask("PATCH", &at(""), &[], r#"{"mem_limit": "4Gi", "disk_size": "20Gi"}"#.to_owned()).await;
+    assert_eq!(change.status, StatusCode::OK, "{}", change.text);
+    let change = change.json();
+    assert_eq!((&change["kind"], &change["possible"]), (&json!("update"), &json!(true)), "{change:#}");
+    let changed = |object: &str, path: &str| {
+        let mut all = change["verdicts"].as_array().expect("a list").iter();
+        let one = all.find(|one| one["object"] == object).expect(object);
+        one["changes"]
+            .as_array()
+            .expect("a list")
+            .iter()
+            .any(|one| one["path"].as_str().is_some_and(|at| at.ends_with(path)))
+    };
+    assert!(changed("StatefulSet/elasticsearch", "resources.limits.memory"), "{change:#}");
+    assert!(changed("PersistentVolumeClaim/elasticsearch-data-elasticsearch-0", "requests.storage"), "{change:#}");
+    assert_eq!(change["quota"]["after"]["memory_bytes"], 4_u64 << 30);
+    let too_much = api.ask("PATCH", &at(""), &[], r#"{"mem_limit": "11Gi"}"#.to_owned()).await;
+    assert_eq!(too_much.status, StatusCode::FORBIDDEN, "{}", too_much.text);
+
+    let actions = |plan: &Value, wanted: &str| -> Vec<String> {
+        let all = plan["verdicts"].as_array().expect("a list").iter();
+        all.filter(|one| one["action"] == wanted)
+            .map(|one| one["object"].as_str().expect("a name").to_owned())
+            .collect()
+    };
+    let deletion = api.ask("DELETE", &at(""), &[], Body::empty()).await.json();
+    assert_eq!((&deletion["kind"], &deletion["possible"]), (&json!("delete"), &json!(true)), "{deletion:#}");
+    assert_eq!(actions(&deletion, "delete").last().map(String::as_str), Some("Namespace/acme--search"), "{deletion:#}");
+    assert_eq!(deletion["quota"]["after"]["memory_bytes"], 0);
+    let keeping = api.ask("DELETE", &at("&keep_data=true"), &[], Body::empty()).await.json();
+    assert!(actions(&keeping, "keep").iter().any(|one| one.starts_with("PersistentVolumeClaim/")), "{keeping:#}");
+
+    assert_eq!(api.sandbox.effects(), effects);
+    assert_eq!(api.get("/journal").await.text, journal);
+}
