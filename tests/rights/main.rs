@@ -18,8 +18,10 @@ use cairn_steps::{
     request::Request,
     rights::rights,
     sandbox::{Access, Fault, PodTrouble, Sandbox},
+    update,
 };
 use cairn_tests::{
+    later::Later,
     life::{Cut, Operation, Side},
     world::{World, request},
 };
@@ -54,6 +56,23 @@ fn used_by_recovery() -> anyhow::Result<BTreeSet<Access>> {
         let running = world.open(None, None).await?;
         if let Some(workflow) = world.submit(&running, &request("acme", "search")).await? {
             world.settle(&running, workflow).await?;
+        }
+        Ok(world.sandbox.accesses())
+    })
+}
+
+/// What the cluster's further life asks of it, with this step failing.
+fn used_by_life(later: &[Later], failing: Option<&'static str>) -> anyhow::Result<BTreeSet<Access>> {
+    World::run(|mut world| async move {
+        let running = world.open(None, failing).await?;
+        let Some(workflow) = world.submit(&running, &request("acme", "search")).await? else {
+            anyhow::bail!("this life does not end by itself")
+        };
+        world.settle(&running, workflow).await?;
+        for later in later {
+            if let Some(workflow) = world.submit_later(&running, ("acme", "search"), later).await? {
+                world.settle(&running, workflow).await?;
+            }
         }
         Ok(world.sandbox.accesses())
     })
@@ -104,6 +123,13 @@ fn used() -> anyhow::Result<BTreeSet<Access>> {
     }
     used.extend(used_by_recovery()?);
     used.extend(used_by_repair()?);
+    let change = || Later::Change(json!({ "replicas": 3, "mem_limit": "4Gi", "disk_size": "30Gi" }));
+    used.extend(used_by_life(&[change(), Later::Deletion { keep_data: false }], None)?);
+    let keeping = [Later::Deletion { keep_data: true }, Later::Deletion { keep_data: false }];
+    used.extend(used_by_life(&keeping, None)?);
+    for step in update::STEPS {
+        used.extend(used_by_life(&[change()], Some(step))?);
+    }
     used.extend(used_by_looking()?);
     Ok(used)
 }
