@@ -202,7 +202,7 @@ impl Walk<'_> {
         let mut torn = false;
         while bound.is_none_or(|bound| self.next < bound) {
             let found = frame::at(&bytes, offset);
-            let is_next = self.is_next(&found, is_ours);
+            let is_next = self.is_next(&found, &bytes, offset, is_ours);
             let payload: Cow<'_, [u8]> = match (found, self.lent_unless(is_next)) {
                 (Found::Frame(payload), None) if is_next => payload.into(),
                 (_, Some(payload)) => {
@@ -278,7 +278,7 @@ impl Walk<'_> {
     /// Whether this is the next commit. A whole frame with the right number may still be another journal's: where the
     /// segment is not known to be ours, and among the last commits of the other copy, it must follow by its hash. What
     /// that copy lacks is looked at when it gets it.
-    fn is_next(&self, found: &Found<'_>, is_ours: bool) -> bool {
+    fn is_next(&self, found: &Found<'_>, bytes: &[u8], offset: usize, is_ours: bool) -> bool {
         let Found::Frame(payload) = found else { return false };
         if !codec::decode_header(payload).is_ok_and(|header| header.number == self.next) {
             return false;
@@ -287,11 +287,18 @@ impl Walk<'_> {
         if is_ours && self.known.0 > CommitNumber(0) && !self.is_compared(self.next) {
             return true;
         }
-        // The first one follows nothing: what has everything says which it is.
-        let is_first = self.next == CommitNumber(1);
+        let Ok(commit) = codec::decode_commit(payload, self.previous) else { return false };
+        // The first one follows nothing. Where the other copy has another one, what follows it here tells whose it is.
+        let is_first = self.next == CommitNumber(1) && self.known.0 > self.next;
+        let is_doubted = |known: Vec<u8>| {
+            known != *payload && {
+                let after = frame::at(bytes, offset + frame::OVERHEAD_BYTES + payload.len());
+                !matches!(after, Found::Frame(next) if codec::decode_commit(next, commit.hash).is_ok())
+            }
+        };
         let known =
             self.other.filter(|other| is_first && other.is_complete()).and_then(|other| other.payload(self.next));
-        known.is_none_or(|known| known == *payload) && codec::decode_commit(payload, self.previous).is_ok()
+        !known.is_some_and(is_doubted)
     }
 
     /// Whether all that there is was read: the other copy, which has everything, has no more, and neither has the rest.
