@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use cairn_steps::cluster::{Cluster, health::Reach};
 use kube::{
     Client, Config,
-    config::{KubeConfigOptions, Kubeconfig},
+    config::{KubeConfigOptions, Kubeconfig, KubeconfigError},
 };
 use tokio::sync::Mutex;
 
@@ -29,14 +29,17 @@ pub(crate) async fn configured(at: &At) -> anyhow::Result<Cluster> {
     let config = match &at.kubeconfig {
         Some(path) => {
             let read = Kubeconfig::read_from(path)
+                .map_err(unquoted)
                 .with_context(|| format!("kubeconfig: {} cannot be read", path.display()))?;
             Config::from_custom_kubeconfig(read, &options).await.context("kubeconfig: it describes no cluster")?
         }
-        None if at.context.is_some() => {
-            Config::from_kubeconfig(&options).await.context("context: the kubeconfig does not describe it")?
-        }
+        None if at.context.is_some() => Config::from_kubeconfig(&options)
+            .await
+            .map_err(unquoted)
+            .context("context: the kubeconfig does not describe it")?,
         None => Config::infer()
             .await
+            .map_err(unquoted)
             .context("no cluster is configured: give --kubeconfig FILE, or use `cairn dev`, which brings its own")?,
     };
     let reach = match std::env::var_os(IN_A_POD) {
@@ -44,6 +47,20 @@ pub(crate) async fn configured(at: &At) -> anyhow::Result<Cluster> {
         None => Reach::Outside,
     };
     Ok(Cluster::connect(config).context("the cluster's client cannot be made")?.reached(reach))
+}
+
+/// The same error, but for the lines of the file that its parser shows: there may be a token in them.
+fn unquoted(error: impl std::error::Error + Send + Sync + 'static) -> anyhow::Error {
+    let error = anyhow::Error::new(error);
+    let is_quoted = |cause: &(dyn std::error::Error + 'static)| {
+        matches!(cause.downcast_ref::<KubeconfigError>(), Some(KubeconfigError::Parse(_)))
+    };
+    if error.chain().any(is_quoted) {
+        return anyhow::anyhow!(
+            "it is no YAML that describes clusters: `kubectl config view` with this file says where"
+        );
+    }
+    error
 }
 
 /// The cluster without authentication, such as a sandbox, at this URL.
@@ -88,5 +105,23 @@ impl ClusterCheck {
         };
         *last = Some((Instant::now(), answer.clone()));
         answer
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// I32: the parser shows the lines around a mistake.
+    #[tokio::test]
+    async fn a_token_beside_a_mistake_in_a_kubeconfig_is_not_shown() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("config");
+        let text = "apiVersion: v1\nkind: Config\nusers:\n- name: me\n  user:\n    token: SECRETTOKEN\n   bad: [\n";
+        std::fs::write(&path, text).expect("written");
+        let at = At { kubeconfig: Some(path), ..At::default() };
+        let Err(error) = configured(&at).await else { panic!("it is no kubeconfig") };
+        let said = format!("{error:?} {error:#}");
+        assert!(said.contains("kubectl config view") && !said.contains("SECRETTOKEN"), "{said}");
     }
 }

@@ -9,6 +9,7 @@ use serde::Serialize;
 use super::{List, Listed, Removal};
 use crate::cluster::{Cluster, Found};
 use crate::input::{Input, KEPT};
+use crate::names;
 use crate::render::Kind;
 
 /// The step's name, and the status of its report.
@@ -38,15 +39,23 @@ impl Step for DeleteStarted {
     async fn run(&self, cx: &StepContext) -> Result<Output, StepError> {
         let removal = Removal::of(cx)?;
         let input: Input = cx.input()?;
+        let overlaid = input.origin.as_ref().is_some_and(|origin| origin.overlay.is_some());
         let known = input.origin.map(|origin| origin.made).unwrap_or_default();
         let knows_namespace = known.iter().any(|made| made.kind() == Some(Kind::Namespace));
         let mut notes = Vec::new();
         let mut listed = Vec::new();
+        let mut copies = Vec::new();
         for marked in self.cluster.marked(&removal.namespace, &removal.mark).await? {
             let kind = marked.made.kind();
             // Everything in it goes with a namespace: so for that one the mark is no proof where the journal knows another.
             if kind == Some(Kind::Namespace) && knows_namespace && !known.contains(&marked.made) {
                 notes.push(format!("namespace {} was made anew by somebody else, and stays", removal.namespace));
+                continue;
+            }
+            // A copy of an object of ours bears its mark. Under a name that we give it is ours without a journaled UID too: a
+            // crash takes UIDs.
+            if !known.contains(&marked.made) && !kind.is_some_and(|kind| is_given(kind, &marked.made.name, overlaid)) {
+                copies.push(format!("{}/{}", marked.made.kind, marked.made.name));
                 continue;
             }
             let replicas = match kind {
@@ -55,6 +64,15 @@ impl Step for DeleteStarted {
             };
             let replicas = replicas.map(|replicas| u32::try_from(replicas).unwrap_or(u32::MAX));
             listed.push(Listed { made: marked.made, replicas });
+        }
+        if !copies.is_empty() {
+            return Err(StepError::permanent(format!(
+                "{} in namespace {} bear this cluster's annotation {} and were not made here: take it off them, and move \
+                 them away if the namespace is to go, then retry",
+                copies.join(", "),
+                removal.namespace,
+                names::WORKFLOW_ANNOTATION
+            )));
         }
         let namespace = listed.iter().find(|one| one.made.kind() == Some(Kind::Namespace));
         match namespace {
@@ -95,5 +113,39 @@ impl Step for DeleteStarted {
 
     async fn compensate(&self, _: &StepContext) -> Result<String, StepError> {
         Ok("nothing was deleted".to_owned())
+    }
+}
+
+/// Whether a cluster's object of this kind may be called so; what an overlay adds may be called anything.
+fn is_given(kind: Kind, name: &str, overlaid: bool) -> bool {
+    match kind {
+        Kind::Namespace => true,
+        Kind::StatefulSet => name == names::STATEFUL_SET,
+        Kind::Deployment => name == names::KIBANA,
+        Kind::Service => overlaid || [names::CLIENT_SERVICE, names::HEADLESS_SERVICE, names::KIBANA].contains(&name),
+        Kind::ConfigMap => overlaid || name == names::CONFIG_MAP,
+        Kind::Secret => name == names::SECRET,
+        Kind::PodDisruptionBudget => name == names::DISRUPTION_BUDGET,
+        Kind::PersistentVolumeClaim => {
+            let ordinal = name.rsplit('-').next().and_then(|ordinal| ordinal.parse().ok());
+            ordinal.is_some_and(|ordinal| names::claim(ordinal) == name)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// I15: the mark alone is no proof.
+    #[test]
+    fn a_copy_of_a_claim_is_none_of_ours_whatever_it_bears() {
+        assert!(is_given(Kind::PersistentVolumeClaim, "elasticsearch-data-elasticsearch-12", false));
+        for name in
+            ["my-backup", "elasticsearch-data-elasticsearch-0-copy", "elasticsearch-data-elasticsearch-012", "0"]
+        {
+            assert!(!is_given(Kind::PersistentVolumeClaim, name, true), "{name}");
+        }
+        assert!(is_given(Kind::ConfigMap, "extra", true) && !is_given(Kind::ConfigMap, "extra", false));
     }
 }

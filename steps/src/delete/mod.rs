@@ -119,9 +119,9 @@ impl Removal {
 
     /// What of the list is of one of these kinds, and not kept.
     fn of_kinds(&self, kinds: &[Kind]) -> Vec<Made> {
-        let goes = |kind: Kind| kinds.contains(&kind) && !(self.keep_data && KEPT.contains(&kind));
-        let listed = self.listed.iter().map(|listed| &listed.made);
-        listed.filter(|made| made.kind().is_some_and(goes)).cloned().collect()
+        let listed = || self.listed.iter().map(|listed| &listed.made);
+        let goes = kinds.iter().copied().filter(|kind| !(self.keep_data && KEPT.contains(kind)));
+        goes.flat_map(|kind| listed().filter(move |made| made.kind() == Some(kind))).cloned().collect()
     }
 
     /// The workloads of the list, each with the replicas that it had.
