@@ -90,6 +90,10 @@ pub(super) fn is_torn(bytes: &[u8], offset: usize) -> bool {
     if commits_after(bytes, offset + 1).next().is_some() || is_whole_but_for_its_length(&written[..=last]) {
         return false;
     }
+    // A length of which a sector took the beginning says nothing.
+    if has_lost_its_length(bytes, offset) {
+        return true;
+    }
     let claimed = written.first_chunk::<4>().map_or(0, |length| u32::from_le_bytes(*length) as usize);
     let claimed_end = claimed.saturating_add(OVERHEAD_BYTES);
     let plausible = claimed > 0 && claimed_end <= written.len();
@@ -109,6 +113,21 @@ pub(super) fn is_torn(bytes: &[u8], offset: usize) -> bool {
         from = to;
     }
     false
+}
+
+/// Whether the length stands across the border of two sectors, and what stands in the first is zero: as if that sector
+/// was never written.
+fn has_lost_its_length(bytes: &[u8], offset: usize) -> bool {
+    let border = (offset / SECTOR_BYTES + 1) * SECTOR_BYTES;
+    border < offset + 4 && bytes.get(offset..border).is_some_and(|lost| lost.iter().all(|byte| *byte == 0))
+}
+
+/// The payload of a last frame that lacks nothing but what a lost sector took of its length: its checksum tells.
+pub(super) fn without_its_length(bytes: &[u8], offset: usize) -> Option<&[u8]> {
+    let written = bytes.get(offset..)?;
+    let whole = &written[..=last_written(written)?];
+    (has_lost_its_length(bytes, offset) && is_whole_but_for_its_length(whole))
+        .then(|| &whole[HEAD_BYTES..whole.len() - 1])
 }
 
 /// Whether these bytes are a frame whose length was damaged: the checksum is right for the length that it has.
@@ -137,6 +156,21 @@ mod tests {
         let mut bytes: Vec<u8> = frames.iter().flat_map(|payload| encode(payload)).collect();
         bytes.resize(4 * 1024, 0);
         bytes
+    }
+
+    /// The sector with the first byte of the length was never written: the rest claims a length that is too small.
+    #[test]
+    fn a_length_that_lost_its_first_byte_with_a_sector_is_known_from_the_checksum_and_else_the_frame_is_torn() {
+        let payload = vec![7; 900];
+        let offset = SECTOR_BYTES - 1;
+        let mut bytes = vec![0; 4096];
+        bytes[offset..][..payload.len() + OVERHEAD_BYTES].copy_from_slice(&encode(&payload));
+        bytes[..SECTOR_BYTES].fill(0);
+        assert_eq!(at(&bytes, offset), Found::Bad);
+        assert_eq!(without_its_length(&bytes, offset), Some(payload.as_slice()));
+        bytes[SECTOR_BYTES + 100..2 * SECTOR_BYTES].fill(0);
+        assert_eq!(without_its_length(&bytes, offset), None);
+        assert!(is_torn(&bytes, offset));
     }
 
     #[test]

@@ -219,6 +219,11 @@ impl Walk<'_> {
                     }
                     break;
                 }
+                (Found::Bad, None) if is_last && self.mended(&bytes, offset).is_some() => {
+                    flawed = true;
+                    self.healed.push(format!("the length of commit {}, {}", self.next, place(offset)));
+                    self.mended(&bytes, offset).expect("it was there just now").to_vec().into()
+                }
                 (Found::Bad, None) if is_last && frame::is_torn(&bytes, offset) => {
                     torn = true;
                     break;
@@ -299,6 +304,13 @@ impl Walk<'_> {
         let known =
             self.other.filter(|other| is_first && other.is_complete()).and_then(|other| other.payload(self.next));
         !known.is_some_and(is_doubted)
+    }
+
+    /// The next commit, if its frame lacks nothing but a part of its length.
+    fn mended<'b>(&self, bytes: &'b [u8], offset: usize) -> Option<&'b [u8]> {
+        let payload = frame::without_its_length(bytes, offset)?;
+        let commit = codec::decode_commit(payload, self.previous).ok()?;
+        (commit.number == self.next).then_some(payload)
     }
 
     /// Whether all that there is was read: the other copy, which has everything, has no more, and neither has the rest.
