@@ -178,9 +178,8 @@ struct Inner {
     gauges: Arc<Gauges>,
     shutting_down: AtomicBool,
     closed: watch::Sender<bool>,
-    executing: Mutex<Vec<JoinHandle<()>>>,
-    /// Ends when the writer has.
-    writing: Mutex<Option<oneshot::Receiver<()>>>,
+    /// Executor and writer: they end first.
+    core: Mutex<Vec<JoinHandle<()>>>,
     projectors: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -231,8 +230,7 @@ impl Engine {
             gauges,
             shutting_down: AtomicBool::new(false),
             closed: watch::channel(false).0,
-            executing: Mutex::new(vec![executing]),
-            writing: Mutex::new(Some(writing)),
+            core: Mutex::new(vec![executing, writing]),
             projectors: Mutex::default(),
         };
         Ok(Self { inner: Arc::new(inner) })
@@ -501,12 +499,7 @@ impl Engine {
         }
         // The writer ends when nobody can append any more.
         drop(self.inner.writer.lock().unwrap_or_else(PoisonError::into_inner).take());
-        ended(&self.inner.executing).await;
-        let writing = self.inner.writing.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(writing) = writing {
-            // Nothing is ever sent: it is dropped.
-            let _ = writing.await;
-        }
+        ended(&self.inner.core).await;
         // What the writer wrote last is there for the views to take in.
         self.inner.closed.send_replace(true);
         ended(&self.inner.projectors).await;

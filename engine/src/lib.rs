@@ -26,6 +26,7 @@ mod recovery;
 mod projector;
 mod handle;
 mod clock;
+mod panics;
 mod journal;
 pub mod store;
 

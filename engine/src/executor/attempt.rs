@@ -12,6 +12,7 @@ use crate::{
     definition::Definition,
     fact::{ErrorClass, Fact, Failure, Outcome, Output, ParkReason, Probe},
     ids::{Attempt, StepName, Timestamp},
+    panics,
     retry::RetryPolicy,
     state::{Phase, Stage, WorkflowState},
     step::{StepContext, StepError},
@@ -114,11 +115,7 @@ async fn guarded<T>(limit: Duration, work: impl Future<Output = Result<T, StepEr
     match tokio::time::timeout(limit, AssertUnwindSafe(work).catch_unwind()).await {
         Ok(Ok(result)) => result,
         Ok(Err(panic)) => {
-            let said = panic
-                .downcast_ref::<&str>()
-                .map(ToString::to_string)
-                .or_else(|| panic.downcast_ref::<String>().cloned())
-                .unwrap_or_else(|| "without a word".to_owned());
+            let said = panics::words(&*panic);
             Err(StepError::unknown(format!("the step has panicked ({said}): this is a bug of cairn's")))
         }
         Err(_) => Err(StepError::unknown(format!("no answer within {} s", limit.as_secs_f64()))),

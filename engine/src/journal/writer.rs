@@ -16,6 +16,7 @@ use std::{
 use tokio::{
     runtime::{Handle, RuntimeFlavor},
     sync::{oneshot, watch},
+    task::JoinHandle,
 };
 
 use crate::{
@@ -23,6 +24,7 @@ use crate::{
     entry::Entry,
     fact::{Fact, ParkReason, Probe},
     ids::CommitNumber,
+    panics,
     store::{Append, Refusal, Store, StoreError},
 };
 
@@ -120,7 +122,7 @@ impl Drop for Open {
 }
 
 impl Writer {
-    /// Starts the writer of `store`. `queue` is how many submissions may wait. What comes back ends when the writer has.
+    /// Starts the writer of `store`. `queue` is how many submissions may wait. The task ends when the writer has.
     ///
     /// # Errors
     /// If there is no thread to be had.
@@ -128,7 +130,7 @@ impl Writer {
         store: Arc<dyn Store>,
         clock: Arc<SteadyClock>,
         queue: usize,
-    ) -> std::io::Result<(Self, oneshot::Receiver<()>)> {
+    ) -> std::io::Result<(Self, JoinHandle<()>)> {
         let here = match Handle::current().runtime_flavor() {
             RuntimeFlavor::CurrentThread => Here::Everything,
             _ => Here::WhatIsAlone,
@@ -156,40 +158,32 @@ impl Writer {
             })?;
         }
         let open = Arc::new(Open { shared: Arc::clone(&shared), _ended: ended });
-        Ok((Self { shared, queue, here, _open: open }, end))
+        // Nothing is ever sent: it is dropped.
+        let writing = tokio::spawn(async { drop(end.await) });
+        Ok((Self { shared, queue, here, _open: open }, writing))
     }
 
     /// Appends on behalf of a client: refused when too many wait.
     pub(crate) fn submit(&self, append: Append, reply: Reply) {
-        let request = Request { append, reply };
-        if self.here == Here::Everything {
-            return self.shared.commit(&mut self.shared.committing(), vec![request]);
-        }
         let mut waiting = self.shared.lock();
         let refusal = if waiting.closed {
             self.shared.stopped_error()
         } else if waiting.clients.len() >= self.queue {
             AppendError::Overloaded
         } else {
-            waiting.clients.push_back(request);
+            waiting.clients.push_back(Request { append, reply });
             drop(waiting);
-            return self.shared.changed.notify_one();
+            return self.wake();
         };
         drop(waiting);
-        (request.reply)(Err(refusal));
+        reply(Err(refusal));
     }
 
     /// Appends on behalf of workflows that run. What has nothing to share a commit with is committed before this returns:
     /// to wake a thread for it, and to be woken, takes as long as the disk does.
-    pub(crate) fn append(&self, mut requests: Vec<Request>) {
-        if self.here == Here::Everything {
-            while !requests.is_empty() {
-                let rest = requests.split_off(requests.len().min(GROUP_APPENDS_MAX));
-                self.shared.commit(&mut self.shared.committing(), std::mem::replace(&mut requests, rest));
-            }
-            return;
-        }
-        if requests.len() == 1
+    pub(crate) fn append(&self, requests: Vec<Request>) {
+        if self.here == Here::WhatIsAlone
+            && requests.len() == 1
             && let Ok(mut pace) = self.shared.committing.try_lock()
         {
             if pace.wary > 0 {
@@ -211,7 +205,15 @@ impl Writer {
         }
         waiting.urgent.extend(requests);
         drop(waiting);
-        self.shared.changed.notify_one();
+        self.wake();
+    }
+
+    /// Lets what waits be committed: by the writer's thread, or here.
+    fn wake(&self) {
+        match self.here {
+            Here::Everything => self.shared.commit_all(),
+            Here::WhatIsAlone => self.shared.changed.notify_one(),
+        }
     }
 
     /// The last durable commit.
@@ -254,7 +256,9 @@ impl Shared {
         let answers = match catch_unwind(AssertUnwindSafe(|| self.store.commit(appends, self.clock.tick()))) {
             Ok(Ok(answers)) => answers,
             Ok(Err(error)) => return self.stop(error_text(&error).into(), replies),
-            Err(_) => return self.stop("the store has panicked".into(), replies),
+            Err(panic) => {
+                return self.stop(format!("the store has panicked: {}", panics::words(&*panic)).into(), replies);
+            }
         };
         self.head.send_replace(self.store.head().0);
         for (reply, answer) in replies.into_iter().zip(answers) {
@@ -262,7 +266,19 @@ impl Shared {
         }
     }
 
-    /// All that waits, within the bounds of a group; `None` once nobody can append any more.
+    /// Commits whatever waits, group by group.
+    fn commit_all(&self) {
+        let mut pace = self.committing();
+        loop {
+            let group = self.lock().group();
+            if group.is_empty() {
+                return;
+            }
+            self.commit(&mut pace, group);
+        }
+    }
+
+    /// Waits for a group; `None` once nobody can append any more.
     fn next_group(&self) -> Option<Vec<Request>> {
         let mut waiting = self.lock();
         while waiting.is_empty() {
@@ -271,17 +287,7 @@ impl Shared {
             }
             waiting = self.changed.wait(waiting).unwrap_or_else(PoisonError::into_inner);
         }
-        let (mut bytes, mut group) = (0, Vec::new());
-        while group.len() < GROUP_APPENDS_MAX
-            && let Some(next) = waiting.urgent.front().or(waiting.clients.front())
-        {
-            bytes += size(&next.append);
-            if bytes > GROUP_BYTES_MAX && !group.is_empty() {
-                break;
-            }
-            group.extend(waiting.pop());
-        }
-        Some(group)
+        Some(waiting.group())
     }
 
     /// Answers everybody who waits, and lets nobody wait any more.
@@ -305,6 +311,21 @@ impl Shared {
 impl Waiting {
     fn is_empty(&self) -> bool {
         self.urgent.is_empty() && self.clients.is_empty()
+    }
+
+    /// All that waits, within the bounds of a group; nothing, if nothing does.
+    fn group(&mut self) -> Vec<Request> {
+        let (mut bytes, mut group) = (0, Vec::new());
+        while group.len() < GROUP_APPENDS_MAX
+            && let Some(next) = self.urgent.front().or(self.clients.front())
+        {
+            bytes += size(&next.append);
+            if bytes > GROUP_BYTES_MAX && !group.is_empty() {
+                break;
+            }
+            group.extend(self.pop());
+        }
+        group
     }
 
     fn pop(&mut self) -> Option<Request> {

@@ -8,7 +8,7 @@ use crate::{
     journal::{
         codec::{self, Header},
         index, kept,
-        keys::{self, Order, Read},
+        keys::{self, Key, Order, Range, Read},
     },
     store::{ListQuery, Listed, ServiceRecord, StoreError},
 };
@@ -56,13 +56,12 @@ pub(super) fn services(read: &dyn Read, tenant: Option<&crate::ids::Tenant>) -> 
 
 /// At most `max` commits after number `after`, rebuilt from their appends and checked against their hashes.
 pub(super) fn commits(read: &dyn Read, after: CommitNumber, max: usize) -> Result<Vec<Commit>, StoreError> {
-    let Some(mut previous) = hash_of(read, after)? else { return Ok(Vec::new()) };
-    // What follows may share a value with this one.
-    let mut from = keys::commit(after.next());
-    read.scan(&keys::commits_up_to(after), Order::Descending, &mut |key, _| {
-        from = key.to_vec();
-        ControlFlow::Break(())
-    })?;
+    let (mut from, mut previous) = (keys::commit(after.next()), Hash::default());
+    if after > CommitNumber(0) {
+        let Some((key, (header, _))) = kept_commit(read, after)? else { return Ok(Vec::new()) };
+        // What follows may share a value with this one.
+        (from, previous) = (key, header.hash);
+    }
     let mut kept = Vec::new();
     let mut bad = Ok(());
     if max > 0 {
@@ -86,19 +85,6 @@ pub(super) fn commits(read: &dyn Read, after: CommitNumber, max: usize) -> Resul
     Ok(commits)
 }
 
-/// The hash of a commit; all zeros for number 0, `None` if there is no such commit.
-pub(super) fn hash_of(read: &dyn Read, number: CommitNumber) -> Result<Option<Hash>, StoreError> {
-    if number == CommitNumber(0) {
-        return Ok(Some(Hash::default()));
-    }
-    Ok(header(read, number)?.map(|header| header.hash))
-}
-
-/// What heads a commit.
-pub(super) fn header(read: &dyn Read, number: CommitNumber) -> Result<Option<Header>, StoreError> {
-    Ok(kept_commit(read, number)?.map(|(header, _)| header))
-}
-
 /// The last commit.
 pub(super) fn head(read: &dyn Read) -> Result<Option<Header>, StoreError> {
     let mut last = None;
@@ -112,7 +98,7 @@ pub(super) fn head(read: &dyn Read) -> Result<Option<Header>, StoreError> {
 /// The bytes of a commit as the log framed them.
 pub(super) fn payload(read: &dyn Read, number: CommitNumber) -> Result<Option<Vec<u8>>, StoreError> {
     match kept_commit(read, number)? {
-        Some((header, places)) => rebuild(read, &header, &places).map(Some),
+        Some((_, (header, places))) => rebuild(read, &header, &places).map(Some),
         None => Ok(None),
     }
 }
@@ -126,13 +112,25 @@ pub(super) fn commits_in(value: &[u8]) -> Result<Vec<Kept>, StoreError> {
     kept::parts(value).map_err(bad)?.iter().map(|part| codec::decode_kept_commit(part).map_err(bad)).collect()
 }
 
-fn kept_commit(read: &dyn Read, number: CommitNumber) -> Result<Option<Kept>, StoreError> {
-    let mut found = Ok(Vec::new());
-    read.scan(&keys::commits_up_to(number), Order::Descending, &mut |_, value| {
-        found = commits_in(value);
+/// A commit, and the key that it is kept at.
+fn kept_commit(read: &dyn Read, number: CommitNumber) -> Result<Option<(Key, Kept)>, StoreError> {
+    let kept = kept_at(read, keys::commit(number), &keys::commits_up_to(number))?;
+    let Some((key, value)) = kept else { return Ok(None) };
+    Ok(commits_in(&value)?.into_iter().find(|(header, _)| header.number == number).map(|found| (key, found)))
+}
+
+/// Where what was put under this key is kept, and the value there: its own, or the last of `up_to`, which ends with it.
+fn kept_at(read: &dyn Read, key: Key, up_to: &Range) -> Result<Option<(Key, Vec<u8>)>, StoreError> {
+    // What is new is not gathered yet: it is found at once, and nothing before it is looked at.
+    if let Some(value) = read.get(&key)? {
+        return Ok(Some((key, value)));
+    }
+    let mut last = None;
+    read.scan(up_to, Order::Descending, &mut |key, value| {
+        last = Some((key.to_vec(), value.to_vec()));
         ControlFlow::Break(())
     })?;
-    Ok(found?.into_iter().find(|(header, _)| header.number == number))
+    Ok(last)
 }
 
 fn rebuild(read: &dyn Read, header: &Header, places: &[(WorkflowId, Sequence)]) -> Result<Vec<u8>, StoreError> {
@@ -144,17 +142,11 @@ fn rebuild(read: &dyn Read, header: &Header, places: &[(WorkflowId, Sequence)]) 
 }
 
 fn append(read: &dyn Read, number: CommitNumber, workflow: WorkflowId, first: Sequence) -> Result<Vec<u8>, StoreError> {
-    let mut found = None;
-    read.scan(&keys::appends_up_to(workflow, first), Order::Descending, &mut |_, value| {
-        found = append_in(value, (workflow, first)).transpose();
-        ControlFlow::Break(())
-    })?;
     let bad = |detail: &str| StoreError::Index(format!("commit {number}, workflow {workflow}: {detail}"));
-    match found {
-        Some(Ok(append)) => Ok(append),
-        Some(Err(error)) => Err(bad(&error.to_string())),
-        None => Err(bad("its entries are missing")),
-    }
+    let kept = kept_at(read, keys::append(workflow, first), &keys::appends_up_to(workflow, first))?;
+    let (_, value) = kept.ok_or_else(|| bad("its entries are missing"))?;
+    let append = append_in(&value, (workflow, first)).map_err(|error| bad(&error.to_string()))?;
+    append.ok_or_else(|| bad("its entries are missing"))
 }
 
 fn append_in(value: &[u8], place: (WorkflowId, Sequence)) -> Result<Option<Vec<u8>>, codec::CodecError> {

@@ -29,6 +29,7 @@ use crate::{
         index, kept,
         keys::{self, Changes, Each, Order, Range, Read},
     },
+    panics,
     store::{StoreError, log::OtherCopy, reading},
 };
 
@@ -342,9 +343,7 @@ fn is_locked(error: &::sled::Error) -> bool {
 }
 
 fn panicked(panic: &(dyn std::any::Any + Send)) -> String {
-    let words = panic.downcast_ref::<String>().map(String::as_str);
-    let words = words.or_else(|| panic.downcast_ref::<&str>().copied());
-    format!("it panicked: {}", words.unwrap_or("without a word"))
+    format!("it panicked: {}", panics::words(panic))
 }
 
 /// Whether the commits in `value` are the next ones.

@@ -219,10 +219,10 @@ impl Walk<'_> {
                     }
                     break;
                 }
-                (Found::Bad, None) if is_last && self.mended(&bytes, offset).is_some() => {
+                (Found::Bad, None) if is_last && let Some(payload) = self.mended(&bytes, offset) => {
                     flawed = true;
                     self.healed.push(format!("the length of commit {}, {}", self.next, place(offset)));
-                    self.mended(&bytes, offset).expect("it was there just now").to_vec().into()
+                    payload.to_vec().into()
                 }
                 (Found::Bad, None) if is_last && frame::is_torn(&bytes, offset) => {
                     torn = true;
