@@ -324,6 +324,7 @@ impl From<SubmitError> for Problem {
                 Self::internal()
             }
             SubmitError::ShuttingDown => Self::shutting_down(),
+            SubmitError::Store(error) => error.into(),
             SubmitError::Overloaded => {
                 Self::new(StatusCode::TOO_MANY_REQUESTS, "overloaded", "Too many requests", error.to_string())
                     .retry_after(SOON)

@@ -28,8 +28,10 @@ mod handle;
 mod clock;
 mod panics;
 mod journal;
+mod admission;
 pub mod store;
 
+pub use admission::{Excess, Quota};
 pub use clock::{Clock, PausedClock, SystemClock};
 pub use decide::{Command, decide};
 pub use definition::{Definition, Registry};

@@ -1,4 +1,4 @@
-//! Submitting a workflow.
+//! Submitting a workflow, and asking beforehand whether it would be admitted.
 
 use std::sync::{Arc, atomic::Ordering};
 
@@ -6,13 +6,14 @@ use tokio::sync::oneshot;
 
 use super::Engine;
 use crate::{
+    admission::{self, Ground, Quota},
     entry::Entry,
     executor::Event,
     fact::{Amounts, Fact, OnFailure, Submitted},
     ids::{DefinitionName, Hash, IdempotencyKey, Json, Sequence, Service, Tenant, Who, WorkflowId},
     journal::writer::AppendError,
     state::WorkflowState,
-    store::{Append, Refusal},
+    store::{Append, Refusal, StoreError},
 };
 
 /// A workflow to be.
@@ -55,6 +56,9 @@ pub enum SubmitError {
     /// The engine shuts down: nothing was recorded.
     #[error("the engine is shutting down: submit again once it is back")]
     ShuttingDown,
+    /// What is there cannot be read, and so nobody knows whether it would be refused. Only [`Engine::rehearse`] says so.
+    #[error(transparent)]
+    Store(#[from] StoreError),
     /// Too many submissions wait: nothing was recorded.
     #[error("too many submissions wait for the journal: submit again in a moment")]
     Overloaded,
@@ -80,33 +84,15 @@ impl Engine {
         if self.inner.shutting_down.load(Ordering::Relaxed) {
             return Err(SubmitError::ShuttingDown);
         }
-        let definition = self
-            .inner
-            .definitions
-            .newest(&submission.definition)
-            .ok_or_else(|| SubmitError::UnknownDefinition { definition: submission.definition.clone() })?;
         let workflow = WorkflowId::new(self.inner.clock.now());
-        let submitted = Submitted {
-            definition: definition.name().clone(),
-            version: definition.version(),
-            fingerprint: definition.fingerprint(),
-            steps: definition.step_names().to_vec(),
-            effect: definition.effect(),
-            tenant: submission.tenant,
-            service: submission.service,
-            input: submission.input,
-            key: submission.key,
-            body_hash: submission.body_hash,
-            who: submission.who,
-            holds: submission.holds,
-            on_failure: submission.on_failure,
-        };
+        let quota = submission.quota.clone();
+        let submitted = self.submitted(submission)?;
         let append = Append {
             workflow,
             expected: Sequence(0),
             token: self.inner.store.token(),
             facts: vec![Fact::Submitted(submitted)],
-            quota: submission.quota,
+            quota,
         };
         let (reply, answer) = oneshot::channel();
         let (events, gauges) = (self.inner.events.clone(), Arc::clone(&self.inner.gauges));
@@ -131,5 +117,49 @@ impl Engine {
             Ok(Err(AppendError::Stopped(why))) => Err(SubmitError::Stopped { why: why.to_string() }),
             Err(_) => Err(SubmitError::Stopped { why: self.why_stopped() }),
         }
+    }
+
+    /// Whether this submission would be admitted now: refused as it would be, and nothing is recorded. Gives the quota as it
+    /// would meet it.
+    ///
+    /// # Errors
+    /// [`SubmitError`], as [`Engine::submit`], but for what only its journal could say.
+    pub async fn rehearse(&self, submission: NewSubmission) -> Result<Quota, SubmitError> {
+        let limits = submission.quota.clone();
+        let submitted = self.submitted(submission)?;
+        let admitted = self.read(move |store| {
+            let Submitted { tenant, service, key, .. } = &submitted;
+            let ground = Ground {
+                earlier: key.as_ref().map(|key| store.submission(tenant, key)).transpose()?.flatten(),
+                record: store.service(tenant, service)?,
+                used: store.usage(tenant)?,
+            };
+            Ok(admission::admit(ground, &submitted, &limits))
+        });
+        Ok(admitted.await??)
+    }
+
+    /// The submission as it would be journaled.
+    fn submitted(&self, submission: NewSubmission) -> Result<Submitted, SubmitError> {
+        let definition = self
+            .inner
+            .definitions
+            .newest(&submission.definition)
+            .ok_or_else(|| SubmitError::UnknownDefinition { definition: submission.definition.clone() })?;
+        Ok(Submitted {
+            definition: definition.name().clone(),
+            version: definition.version(),
+            fingerprint: definition.fingerprint(),
+            steps: definition.step_names().to_vec(),
+            effect: definition.effect(),
+            tenant: submission.tenant,
+            service: submission.service,
+            input: submission.input,
+            key: submission.key,
+            body_hash: submission.body_hash,
+            who: submission.who,
+            holds: submission.holds,
+            on_failure: submission.on_failure,
+        })
     }
 }

@@ -7,6 +7,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    admission::{self, Ground, Quota},
     fact::{Amounts, Effect, Fact, Outcome, ParkReason, Submitted},
     ids::{Json, Service, Tenant, Timestamp},
     journal::{
@@ -45,56 +46,15 @@ impl Before {
 pub(crate) fn admit(
     read: &dyn Read,
     submitted: &Submitted,
-    quota: &Amounts,
-) -> Result<Result<(), Refusal>, StoreError> {
-    let Submitted { tenant, service, .. } = submitted;
-    if let Some(key) = &submitted.key
-        && let Some(found) = get::<Submission>(read, &keys::submission(tenant, key))?
-    {
-        let same_body = found.body_hash == submitted.body_hash;
-        return Ok(Err(Refusal::KeyUsed { workflow: found.workflow, same_body }));
-    }
-    let record = service_record(read, tenant, service)?;
-    let held = match (submitted.effect, &record) {
-        (_, Some(record)) if record.busy => Err(taken(record)),
-        (Effect::Create, Some(record)) if record.live => Err(taken(record)),
-        // A deletion may have left something that is held on: a new creation takes it over.
-        (Effect::Create, record) => Ok(record.as_ref().map(|record| record.holds.clone()).unwrap_or_default()),
-        (Effect::Update, Some(record)) if record.live => Ok(record.holds.clone()),
-        (Effect::Delete, Some(record)) if record.live || !record.holds.is_empty() => Ok(record.holds.clone()),
-        (Effect::Update | Effect::Delete, _) => {
-            Err(Refusal::NoSuchService { tenant: tenant.clone(), service: service.clone() })
-        }
-    };
-    Ok(match held {
-        Err(refusal) => Err(refusal),
-        Ok(_) if submitted.effect == Effect::Delete => Ok(()),
-        Ok(held) => within_quota(tenant, &usage(read, tenant)?, &held, &submitted.holds, quota),
-    })
-}
-
-fn taken(record: &ServiceRecord) -> Refusal {
-    let ServiceRecord { tenant, service, workflow, .. } = record;
-    Refusal::ServiceTaken { tenant: tenant.clone(), service: service.clone(), workflow: *workflow }
-}
-
-/// Only what grows is refused: a limit that was lowered since takes nothing away.
-fn within_quota(
-    tenant: &Tenant,
-    used: &Amounts,
-    held: &Amounts,
-    wanted: &Amounts,
     limits: &Amounts,
-) -> Result<(), Refusal> {
-    for (resource, wanted) in wanted {
-        let asked = wanted.saturating_sub(held.get(resource).copied().unwrap_or(0));
-        let used = used.get(resource).copied().unwrap_or(0);
-        let limit = limits.get(resource).copied().unwrap_or(u64::MAX);
-        if asked > 0 && used.checked_add(asked).is_none_or(|sum| sum > limit) {
-            return Err(Refusal::Quota { tenant: tenant.clone(), resource: resource.clone(), used, asked, limit });
-        }
-    }
-    Ok(())
+) -> Result<Result<Quota, Refusal>, StoreError> {
+    let Submitted { tenant, service, key, .. } = submitted;
+    let ground = Ground {
+        earlier: key.as_ref().map(|key| get(read, &keys::submission(tenant, key))).transpose()?.flatten(),
+        record: service_record(read, tenant, service)?,
+        used: usage(read, tenant)?,
+    };
+    Ok(admission::admit(ground, submitted, limits))
 }
 
 /// Brings the derived keys to where they are after `fact`; `state` is the workflow's after it.

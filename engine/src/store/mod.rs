@@ -17,7 +17,7 @@ mod sled;
 mod space;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use around::Around;
 pub use check::{IndexCheck, check_index};
