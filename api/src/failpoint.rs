@@ -38,14 +38,7 @@ impl Step for FailingStep {
 
 /// `definition` with this step failing. Its fingerprint stays: another engine, without the fault, can go on with it.
 pub(crate) fn failing_at(definition: &Definition, step: &str) -> Definition {
-    let steps = definition.steps().iter().map(|inner| -> Arc<dyn Step> {
+    definition.wrapped(|inner| {
         if inner.name().as_str() == step { Arc::new(FailingStep(Arc::clone(inner))) } else { Arc::clone(inner) }
-    });
-    Definition::new(
-        definition.name().as_str(),
-        definition.version(),
-        definition.effect(),
-        steps.collect(),
-        Arc::clone(definition.residue()),
-    )
+    })
 }

@@ -222,13 +222,6 @@ impl Problem {
         Self::new(StatusCode::CONFLICT, "newer-data", "The data is of a newer version", detail).about(*workflow)
     }
 
-    /// A deletion that has begun to delete is not stopped.
-    pub(crate) fn cannot_be_taken_back(workflow: WorkflowId) -> Self {
-        let detail = "what is deleted does not come back: let the deletion end, or retry it if it is parked; `?force=true` \
-                      ends it where it is";
-        Self::new(StatusCode::CONFLICT, "not-now", "Not now", detail).about(workflow)
-    }
-
     /// The tenant would hold more than it may.
     pub(crate) fn quota(tenant: &str, resource: &str, used: u64, asked: u64, limit: u64) -> Self {
         let detail = format!(
@@ -366,6 +359,13 @@ impl From<ControlError> for Problem {
             ControlError::NotFound { workflow } => Self::no_such_workflow(workflow),
             ControlError::NotNow { workflow, illegal } => {
                 let detail = format!("workflow {workflow}: {illegal}");
+                Self::new(StatusCode::CONFLICT, "not-now", "Not now", detail).about(workflow)
+            }
+            ControlError::Irreversible { workflow, step } => {
+                let detail = format!(
+                    "workflow {workflow} has begun {step}, which does not come back: let it end, or retry it if it is parked; \
+                     `?force=true` ends it where it is"
+                );
                 Self::new(StatusCode::CONFLICT, "not-now", "Not now", detail).about(workflow)
             }
             ControlError::ShuttingDown => Self::shutting_down(),

@@ -1,10 +1,14 @@
 //! A definition: a named, versioned list of steps; and the registry of those that this build knows.
+//!
+//! What a definition says beside its list (which steps are irreversible, their policies, what looks for residue) is the
+//! build's and not the journal's: it counts from now on, and changes nothing about what was accepted before.
 
 use std::{collections::BTreeMap, sync::Arc};
 
 use crate::{
     fact::Effect,
-    ids::{DefinitionName, Hash, StepName},
+    ids::{Attempt, DefinitionName, Hash, StepName},
+    state::WorkflowState,
     step::{Residue, Step},
 };
 
@@ -16,6 +20,7 @@ pub struct Definition {
     effect: Effect,
     steps: Arc<[Arc<dyn Step>]>,
     names: Vec<StepName>,
+    irreversible: Vec<StepName>,
     residue: Arc<dyn Residue>,
 }
 
@@ -32,7 +37,29 @@ impl Definition {
             !names.is_empty() && unique.len() == names.len(),
             "a definition has steps, each with a name of its own"
         );
-        Self { name: name.into(), version, effect, steps: steps.into(), names, residue }
+        Self { name: name.into(), version, effect, steps: steps.into(), names, irreversible: Vec::new(), residue }
+    }
+
+    /// The same, in which these steps cannot be taken back: from the start of the first of them on, a cancel is refused.
+    ///
+    /// # Panics
+    /// If one of them is no step of it: a bug of whoever wrote it.
+    #[must_use]
+    pub fn irreversible(self, steps: &[&str]) -> Self {
+        let irreversible: Vec<StepName> = steps.iter().map(|step| (*step).into()).collect();
+        assert!(irreversible.iter().all(|step| self.names.contains(step)), "only a step can be irreversible");
+        Self { irreversible, ..self }
+    }
+
+    /// The same, with each step wrapped into another that bears its name.
+    ///
+    /// # Panics
+    /// If one has another name then.
+    #[must_use]
+    pub fn wrapped(&self, wrap: impl FnMut(&Arc<dyn Step>) -> Arc<dyn Step>) -> Self {
+        let steps: Arc<[Arc<dyn Step>]> = self.steps.iter().map(wrap).collect();
+        assert!(steps.iter().map(|step| step.name()).eq(self.names.iter().cloned()), "a wrapped step keeps its name");
+        Self { steps, ..self.clone() }
     }
 
     /// Its name.
@@ -63,6 +90,15 @@ impl Definition {
     #[must_use]
     pub fn step_names(&self) -> &[StepName] {
         &self.names
+    }
+
+    /// The first step that cannot be taken back of those that this workflow has begun: it can only go on.
+    #[must_use]
+    pub fn point_of_no_return(&self, state: &WorkflowState) -> Option<&StepName> {
+        let begun = |step: &StepName| {
+            state.place(step).and_then(|step| state.progress().get(step)).is_some_and(|step| step.attempt > Attempt(0))
+        };
+        self.names.iter().find(|step| self.irreversible.contains(step) && begun(step))
     }
 
     /// What looks for residue after a rollback.

@@ -26,7 +26,7 @@ use crate::{
     entry::Entry,
     executor::{self, Answer, Event, Gauges, Limits},
     fact::Fact,
-    ids::{CommitNumber, Sequence, Timestamp, Who, WorkflowId},
+    ids::{CommitNumber, Sequence, StepName, Timestamp, Who, WorkflowId},
     journal::writer::Writer,
     projector::{self, Projection},
     recovery,
@@ -79,6 +79,17 @@ pub enum ControlError {
         /// Why not.
         #[source]
         illegal: IllegalFact,
+    },
+    /// It has begun a step that cannot be taken back, so it is not cancelled: let it go on, or end it by force.
+    #[error(
+        "workflow {workflow} has begun {step}, which cannot be taken back: let it end, or retry it if it is parked; ended by \
+         force, it stays where it is"
+    )]
+    Irreversible {
+        /// Which.
+        workflow: WorkflowId,
+        /// The first such step that it has begun.
+        step: StepName,
     },
     /// The engine shuts down.
     #[error("the engine is shutting down: ask again once it is back")]
@@ -189,7 +200,7 @@ impl Engine {
     /// left behind. Returns once that wish is durable.
     ///
     /// # Errors
-    /// [`ControlError`]
+    /// [`ControlError`]; `Irreversible` only without `force`.
     pub async fn cancel(&self, workflow: WorkflowId, who: Who, force: bool) -> Result<WorkflowState, ControlError> {
         self.ask(workflow, Fact::CancelRequested { who, force }).await
     }

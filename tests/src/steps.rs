@@ -43,14 +43,7 @@ impl Step for Failing {
 #[must_use]
 pub fn failing_at(definition: &Definition, step: &str) -> Definition {
     assert!(definition.step_names().iter().any(|name| name.as_str() == step), "there is no step {step}");
-    let steps = definition.steps().iter().map(|inner| -> Arc<dyn Step> {
+    definition.wrapped(|inner| {
         if inner.name().as_str() == step { Arc::new(Failing(Arc::clone(inner))) } else { Arc::clone(inner) }
-    });
-    Definition::new(
-        definition.name().as_str(),
-        definition.version(),
-        definition.effect(),
-        steps.collect(),
-        Arc::clone(definition.residue()),
-    )
+    })
 }

@@ -1,7 +1,6 @@
 //! What a person asks of a workflow: cancel, retry, pause, resume. The answer is the workflow once that wish is durable.
 
 use axum::{Json, extract::State};
-use cairn_engine::{Attempt, Effect, Engine, WorkflowId};
 use http::StatusCode;
 
 use super::{Shared, workflow::WorkflowView};
@@ -17,24 +16,8 @@ type Answer = Result<(StatusCode, Json<WorkflowView>), Problem>;
 pub(crate) async fn cancel(State(app): Shared, caller: Caller, Workflow(id): Workflow, mut params: Params) -> Answer {
     let force = params.flag("force");
     params.finish()?;
-    let engine = app.engine_for(&caller, id).await?;
-    if !force {
-        refuse_halfway(engine, id).await?;
-    }
-    let state = engine.cancel(id, caller.who(), force).await?;
+    let state = app.engine_for(&caller, id).await?.cancel(id, caller.who(), force).await?;
     Ok((StatusCode::ACCEPTED, Json(WorkflowView::of(&state, app.now()))))
-}
-
-/// A deletion that has begun to delete can only go on: what it has deleted does not come back.
-async fn refuse_halfway(engine: &Engine, id: WorkflowId) -> Result<(), Problem> {
-    let Some(state) = engine.state(id).await? else { return Ok(()) };
-    let begun = state.steps().iter().zip(state.progress()).any(|(step, progress)| {
-        cairn_steps::delete::IRREVERSIBLE.contains(&step.as_str()) && progress.attempt > Attempt(0)
-    });
-    if begun && state.submitted().effect == Effect::Delete && state.outcome().is_none() {
-        return Err(Problem::cannot_be_taken_back(id));
-    }
-    Ok(())
 }
 
 /// `POST /workflows/{id}/retry`: a parked workflow goes on, a waiting one does not wait.

@@ -340,9 +340,9 @@ impl Executor {
         }
         let mut replies = Vec::new();
         for (fact, reply) in live.asked.drain(..) {
-            match plan.push(fact) {
+            match plan.ask(definition, fact) {
                 Ok(()) => replies.push(reply),
-                Err(illegal) => drop(reply.send(Err(ControlError::NotNow { workflow, illegal }))),
+                Err(refused) => drop(reply.send(Err(refused))),
             }
         }
         let (kept, dropped) = match kept {

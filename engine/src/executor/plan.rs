@@ -5,6 +5,7 @@ use crate::{
     decide::{Command, decide},
     definition::Definition,
     fact::{Fact, Outcome, ParkReason},
+    handle::ControlError,
     ids::Timestamp,
     state::{IllegalFact, WorkflowState},
 };
@@ -23,6 +24,23 @@ impl Plan {
         self.state.fold_fact(&fact, self.now)?;
         self.facts.push(fact);
         Ok(())
+    }
+
+    /// What a person asks for. It is decided on the state that it is appended to, so nothing can begin in between.
+    ///
+    /// A build without the definition cannot tell what is irreversible: what a cancel leads to waits for one that can.
+    ///
+    /// # Errors
+    /// [`ControlError`] if the workflow is not where this could be asked of it.
+    pub(super) fn ask(&mut self, definition: Option<&Definition>, fact: Fact) -> Result<(), ControlError> {
+        let workflow = self.state.id();
+        if let Fact::CancelRequested { force: false, .. } = fact
+            && !self.state.is_cancelled()
+            && let Some(step) = definition.and_then(|definition| definition.point_of_no_return(&self.state))
+        {
+            return Err(ControlError::Irreversible { workflow, step: step.clone() });
+        }
+        self.push(fact).map_err(|illegal| ControlError::NotNow { workflow, illegal })
     }
 
     /// Follows `decide` until something has to be waited for.

@@ -20,6 +20,8 @@ use crate::{
 
 const STEPS: [&str; 3] = ["first", "second", "third"];
 
+mod irreversible;
+
 /// What a step is to do in an attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Act {

@@ -42,7 +42,7 @@ pub const STEPS: [&str; 6] = [
 ];
 
 /// Those whose effect cannot be taken back.
-pub const IRREVERSIBLE: [&str; 3] = [objects_deleted::NAME, claims_deleted::NAME, namespace_deleted::NAME];
+const IRREVERSIBLE: [&str; 3] = [objects_deleted::NAME, claims_deleted::NAME, namespace_deleted::NAME];
 
 /// How long one attempt waits for something to be gone. Pods have three minutes to close; attempts that follow wait on.
 const GONE_WITHIN: Duration = Duration::from_secs(4 * 60);
@@ -61,7 +61,7 @@ pub fn delete_definition(cluster: Cluster) -> Definition {
         Arc::new(namespace_deleted::NamespaceDeleted { cluster: at() }),
         Arc::new(deleted::Deleted { cluster: at() }),
     ];
-    Definition::new(NAME, VERSION, Effect::Delete, steps, Arc::new(HalfDeleted { cluster }))
+    Definition::new(NAME, VERSION, Effect::Delete, steps, Arc::new(HalfDeleted { cluster })).irreversible(&IRREVERSIBLE)
 }
 
 /// What a deletion would delete, for whoever wants to know beforehand, in its order; and what it would keep.
