@@ -15,6 +15,7 @@ mod namespaces;
 mod pod_status;
 mod pods;
 mod replicaset;
+mod retention;
 mod revisions;
 pub(super) mod scheduler;
 mod statefulset;

@@ -7,7 +7,7 @@ use super::super::kinds::Kind;
 use super::super::selectors::label_selector_matches;
 use super::super::store::{Key, State, controlled_by, owner_reference};
 use super::events::{Told, tell};
-use super::{is_available, is_ready, is_terminating, make, put_status, revisions};
+use super::{is_available, is_ready, is_terminating, make, put_status, retention, revisions};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -27,6 +27,7 @@ pub(super) fn reconcile(state: &mut State, key: &Key, set: &Arc<Value>) {
         current => current.to_owned(),
     };
     adopt(state, key, set);
+    retention::own_claims(state, set);
     advance(state, key, set, &current, &update);
     let pods = pods_of(state, set);
     let min_ready = number(set, "/spec/minReadySeconds");
@@ -119,13 +120,13 @@ fn status(set: &Value, pods: &Pods, available: usize, mut current: String, updat
     status
 }
 
-fn pods_of(state: &State, set: &Value) -> Pods {
+pub(super) fn pods_of(state: &State, set: &Value) -> Pods {
     let uid = text(set, "/metadata/uid");
     let pods = state.owned(uid, Kind::Pod).into_iter().filter(|pod| controlled_by(pod, uid));
     pods.filter_map(|pod| Some((ordinal_of(set, text(&pod, "/metadata/name"))?, pod))).collect()
 }
 
-fn ordinal_of(set: &Value, pod: &str) -> Option<i64> {
+pub(super) fn ordinal_of(set: &Value, pod: &str) -> Option<i64> {
     pod.strip_prefix(text(set, "/metadata/name"))?.strip_prefix('-')?.parse().ok()
 }
 
@@ -181,6 +182,7 @@ fn create(state: &mut State, key: &Key, set: &Value, ordinal: i64, revision: &st
     };
     let reason = if made.is_ok() { "SuccessfulCreate" } else { "FailedCreate" };
     tell(state, Kind::StatefulSet, set, Told { warning: made.is_err(), reason, message: &message, by: BY });
+    retention::own_claims(state, set);
 }
 
 fn create_claims(state: &mut State, key: &Key, set: &Value, pod: &str) -> Result<(), String> {
@@ -199,9 +201,6 @@ fn create_claims(state: &mut State, key: &Key, set: &Value, pod: &str) -> Result
         });
         if let Some(annotations) = template.pointer("/metadata/annotations") {
             claim["metadata"]["annotations"] = annotations.clone();
-        }
-        if text(set, "/spec/persistentVolumeClaimRetentionPolicy/whenDeleted") == "Delete" {
-            set_owner(&mut claim, set);
         }
         make(state, Kind::PersistentVolumeClaim, claim)
             .map_err(|refusal| format!("failed to create PVC {name}: {}", refusal.message))?;

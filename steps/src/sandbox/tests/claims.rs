@@ -101,3 +101,60 @@ async fn a_claim_in_use_goes_only_with_its_pod() {
     sets.delete("es", &DeleteParams::default()).await.expect("deleted");
     until(&claims, "data-es-0", |claim: Option<&PersistentVolumeClaim>| claim.is_none()).await;
 }
+
+/// Scales the set `es`, which has this retention policy, from two to one, then deletes it: the claims that are left after each.
+async fn retained(policy: Value) -> [Vec<String>; 2] {
+    let sandbox = with_namespace("a").await;
+    let sets = api::<StatefulSet>(&sandbox);
+    let claims = api::<PersistentVolumeClaim>(&sandbox);
+    let mut set = stateful_set(2, "es:1", "Parallel");
+    set["spec"]["persistentVolumeClaimRetentionPolicy"] = policy;
+    apply(&sets, set.clone()).await.expect("applied");
+    until(&sets, "es", set_is_rolled_out).await;
+    let names = async || {
+        settle().await;
+        let listed = claims.list(&ListParams::default()).await.expect("listed");
+        listed.items.iter().map(ResourceExt::name_any).collect::<Vec<_>>()
+    };
+    set["spec"]["replicas"] = json!(1);
+    apply(&sets, set).await.expect("applied");
+    until(&sets, "es", set_is_rolled_out).await;
+    let scaled = names().await;
+    sets.delete("es", &DeleteParams::default()).await.expect("deleted");
+    [scaled, names().await]
+}
+
+/// C4: what a set does to its claims is its policy's to say, for each of the two by itself.
+#[tokio::test(start_paused = true)]
+async fn claims_go_with_the_set_and_with_its_scaling_only_where_its_policy_says_so() {
+    let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+    let (both, first, none) = (names(&["data-es-0", "data-es-1"]), names(&["data-es-0"]), names(&[]));
+    for (policy, scaled, deleted) in [
+        (json!({}), &both, &both),
+        (json!({"whenDeleted": "Delete"}), &both, &none),
+        (json!({"whenScaled": "Delete"}), &first, &first),
+        (json!({"whenDeleted": "Delete", "whenScaled": "Delete"}), &first, &none),
+    ] {
+        let left = retained(policy.clone()).await;
+        assert_eq!((&left[0], &left[1]), (scaled, deleted), "{policy}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_policy_that_retains_again_takes_the_owners_off_the_claims() {
+    let sandbox = with_namespace("a").await;
+    let sets = api::<StatefulSet>(&sandbox);
+    let claims = api::<PersistentVolumeClaim>(&sandbox);
+    let owners = async || {
+        settle().await;
+        claims.get("data-es-0").await.expect("there").metadata.owner_references.unwrap_or_default().len()
+    };
+    let mut set = stateful_set(1, "es:1", "Parallel");
+    set["spec"]["persistentVolumeClaimRetentionPolicy"] = json!({"whenDeleted": "Delete"});
+    apply(&sets, set.clone()).await.expect("applied");
+    until(&sets, "es", set_is_rolled_out).await;
+    assert_eq!(owners().await, 1);
+    set["spec"]["persistentVolumeClaimRetentionPolicy"] = json!({"whenDeleted": "Retain"});
+    apply(&sets, set).await.expect("applied");
+    assert_eq!(owners().await, 0);
+}
