@@ -240,6 +240,10 @@ fn protected(object: &Object, edit: &Edit) -> Option<String> {
     match object.kind {
         Kind::StatefulSet | Kind::Deployment if within("spec.replicas") => of_request("`replicas`"),
         Kind::StatefulSet if within("spec.volumeClaimTemplates[0].spec") => of_request("`disk_size`"),
+        Kind::StatefulSet if within("spec.persistentVolumeClaimRetentionPolicy") => Some(format!(
+            "{path} would let Kubernetes delete disks by itself, which a deletion with `keep_data` and a change promise to keep: \
+             claims are retained, and deleted by cairn alone"
+        )),
         Kind::StatefulSet if within(&container("resources")) => {
             of_request("`cpu_request`, `cpu_limit`, `mem_request`, `mem_limit` and `gpu_count`")
         }

@@ -94,7 +94,7 @@ fn what_an_overlay_changes_is_laid_over_every_request_and_the_rest_is_the_reques
 #[test]
 fn what_a_request_says_and_what_holds_a_cluster_together_is_not_an_overlays() {
     type Change = fn(&mut Vec<Value>);
-    let cases: [(Change, &str); 12] = [
+    let cases: [(Change, &str); 13] = [
         (|built| of(built, "StatefulSet")["spec"]["replicas"] = json!(5), "what a request says: `replicas`"),
         (
             |built| {
@@ -108,6 +108,13 @@ fn what_a_request_says_and_what_holds_a_cluster_together_is_not_an_overlays() {
                 of(built, "StatefulSet")["spec"]["volumeClaimTemplates"][0]["spec"]["storageClassName"] = json!("x")
             },
             "`disk_size`",
+        ),
+        (
+            |built| {
+                of(built, "StatefulSet")["spec"]["persistentVolumeClaimRetentionPolicy"] =
+                    json!({"whenScaled": "Delete"})
+            },
+            "delete disks by itself",
         ),
         (|built| of(built, "StatefulSet")["spec"]["selector"]["matchLabels"]["a"] = json!("b"), "includeSelectors"),
         (
