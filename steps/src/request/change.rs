@@ -51,7 +51,8 @@ impl Request {
             } else if CHANGEABLE.contains(&name.as_str()) {
                 wanted[name.as_str()] = value.clone();
             } else {
-                let why = frozen(name).map_or_else(|| unknown_field(name), str::to_owned);
+                let why = frozen(name)
+                    .map_or_else(|| unknown_field(name, "what can be changed is", &CHANGEABLE), str::to_owned);
                 errors.push(FieldError::new(quoted(name), why));
             }
             named.push(name);
@@ -135,6 +136,15 @@ mod tests {
         assert!(errors[0].contains("create a second cluster"), "{errors:?}");
         assert!(errors[1].contains("the only copy of a shard"), "{errors:?}");
         assert!(errors[2].contains("can only grow"), "{errors:?}");
+    }
+
+    #[test]
+    fn an_unknown_field_of_a_change_is_told_what_can_be_changed_and_nothing_else() {
+        let errors = refused(r#"{"colour":"red","namespac":"x"}"#);
+        for (error, field) in errors.iter().zip(["colour", "namespac"]) {
+            assert_eq!(*error, format!("{field} is unknown: what can be changed is {}", CHANGEABLE.join(", ")));
+        }
+        assert_eq!(refused(r#"{"replica":3}"#), ["replica is unknown: did you mean `replicas`?"]);
     }
 
     #[test]

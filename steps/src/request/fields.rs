@@ -51,7 +51,7 @@ impl Fields {
             if !KNOWN.contains(&name.as_str()) {
                 unknown += 1;
                 if unknown <= UNKNOWN_NAMED_MAX {
-                    fields.errors.push(FieldError::new(quoted(&name), unknown_field(&name)));
+                    fields.errors.push(FieldError::new(quoted(&name), unknown_field(&name, "the fields are", &KNOWN)));
                 }
             } else if fields.values.insert(name.clone(), value).is_some() {
                 fields.wrong(&name, "is given twice: give it once");
@@ -222,13 +222,14 @@ pub(super) fn quoted(text: &str) -> String {
     short
 }
 
-pub(super) fn unknown_field(name: &str) -> String {
-    let near = KNOWN.iter().map(|known| (distance(name, known), known)).min();
+/// What is wrong with a field that is none of `known`, which are `what`.
+pub(super) fn unknown_field(name: &str, what: &str, known: &[&str]) -> String {
+    let near = known.iter().map(|known| (distance(name, known), known)).min();
     match near {
         Some((distance, known)) if distance <= 1 + known.len() / 4 => {
             format!("is unknown: did you mean `{known}`?")
         }
-        _ => format!("is unknown: the fields are {}", KNOWN.join(", ")),
+        _ => format!("is unknown: {what} {}", known.join(", ")),
     }
 }
 
