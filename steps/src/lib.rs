@@ -16,6 +16,8 @@ pub mod elastic;
 pub mod gitlab;
 #[cfg(feature = "cluster")]
 pub mod input;
+#[cfg(feature = "cluster")]
+pub mod kept;
 pub mod names;
 #[cfg(feature = "cluster")]
 pub mod overlay;

@@ -79,6 +79,13 @@ pub fn claim(ordinal: u32) -> String {
     format!("{CLAIM_TEMPLATE}-{STATEFUL_SET}-{ordinal}")
 }
 
+/// The ordinal of the node whose disk a claim of this name is; none if no node's is called so.
+#[must_use]
+pub fn claim_ordinal(name: &str) -> Option<u32> {
+    let ordinal = name.rsplit('-').next()?.parse().ok()?;
+    (claim(ordinal) == name).then_some(ordinal)
+}
+
 /// The pod, and the Elasticsearch node, with this ordinal.
 #[must_use]
 pub fn node(ordinal: u32) -> String {

@@ -64,13 +64,13 @@ impl World {
                 let request = in_force.changed_by(body.to_string().as_bytes());
                 let request = request.map_err(|errors| anyhow::anyhow!("{errors:?}"))?;
                 let holds = holds(&request);
-                let input = Input { request, before: Some(in_force), keep_data: false, origin: Some(origin) };
+                let input = Input::change(in_force, request, origin);
                 (update::NAME, input, holds, OnFailure::Rollback)
             }
             Later::Deletion { keep_data } => {
                 let mut kept = record.holds.clone();
                 kept.retain(|resource, _| *keep_data && resource.as_str() == "disk_bytes");
-                let input = Input { request: in_force, before: None, keep_data: *keep_data, origin: Some(origin) };
+                let input = Input::deletion(in_force, origin, last.id(), *keep_data);
                 (delete::NAME, input, kept, OnFailure::Keep)
             }
         };

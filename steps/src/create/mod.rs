@@ -31,6 +31,7 @@ use crate::overlay::Overlay;
 
 pub(crate) use gitlab_pulled::NAME as GITLAB_PULLED;
 pub(crate) use plan::{elastic_in, made_in, overlay_in};
+pub(crate) use rollout_completed::NAME as ROLLOUT_COMPLETED;
 pub(crate) use starting::{NAME as STARTING, gpus};
 
 /// The name of the definition.

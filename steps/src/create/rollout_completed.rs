@@ -17,7 +17,7 @@ use crate::names;
 use crate::render::{Kind, Object, Through};
 
 /// The step's name, and the status of its report.
-pub(super) const NAME: &str = "rollout_completed";
+pub(crate) const NAME: &str = "rollout_completed";
 
 /// What an attempt may take beyond the deadline of the rollout, for its few requests before and after.
 const BESIDES: Duration = Duration::from_secs(60);

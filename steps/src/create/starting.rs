@@ -17,7 +17,10 @@ use crate::cluster::doctor::gpus_of;
 use crate::cluster::errors::{Asked, step_error};
 use crate::elastic::Elastic;
 use crate::gitlab::GitLab;
+use crate::input::Input;
+use crate::kept::Kept;
 use crate::overlay::Overlay;
+use crate::render::Kind;
 use crate::request::Request;
 use crate::vectors::VectorSizing;
 
@@ -57,13 +60,16 @@ impl Step for Starting {
     }
 
     async fn run(&self, cx: &StepContext) -> Result<Output, StepError> {
-        let request: Request = cx.input()?;
+        let Input { request, origin, .. } = cx.input()?;
         if let Some(url) = &request.gitlab_url {
             self.gitlab.permits(url)?;
         }
         let kubernetes = self.version().await?;
         self.groups().await?;
         let storage_class = self.storage_class().await?;
+        if let Some(kept) = origin.and_then(|origin| origin.kept) {
+            self.data_is_there(&request, &kept).await?;
+        }
         let vectors = VectorSizing::of(&request);
         let mut warnings = vectors.warnings(&request);
         if self.strict_sizing && !warnings.is_empty() {
@@ -113,6 +119,21 @@ impl Starting {
             Some(group) => Err(StepError::permanent(format!("the cluster does not serve the API group {group}"))),
             None => Ok(()),
         }
+    }
+
+    /// A cluster over data that is gone would be an empty one, and nobody would know before it is asked for something.
+    async fn data_is_there(&self, request: &Request, kept: &Kept) -> Result<(), StepError> {
+        let namespace = request.namespace.as_str();
+        let claims = self.cluster.list(Kind::PersistentVolumeClaim, namespace).await?;
+        let missing = kept.missing(&claims);
+        if missing.is_empty() {
+            return Ok(());
+        }
+        Err(StepError::permanent(format!(
+            "the data that was kept is not whole: somebody has deleted {} in namespace {namespace}; DELETE what is left of it, \
+             and create the cluster anew",
+            missing.join(", ")
+        )))
     }
 
     /// The class that the claims will get: the default one, as a request names none (C5).

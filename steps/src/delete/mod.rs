@@ -26,6 +26,8 @@ use crate::cluster::{Cluster, Made};
 use crate::input::{Input, KEPT, Origin};
 use crate::render::Kind;
 
+pub(crate) use deleted::NAME as DELETED;
+
 /// The name of the definition.
 pub const NAME: &str = "delete";
 /// Its version: another list of steps is another version.
@@ -122,6 +124,12 @@ impl Removal {
         let listed = || self.listed.iter().map(|listed| &listed.made);
         let goes = kinds.iter().copied().filter(|kind| !(self.keep_data && KEPT.contains(kind)));
         goes.flat_map(|kind| listed().filter(move |made| made.kind() == Some(kind))).cloned().collect()
+    }
+
+    /// What of the list is kept.
+    fn kept(&self) -> impl Iterator<Item = &Made> {
+        let is_kept = |made: &&Made| self.keep_data && made.kind().is_some_and(|kind| KEPT.contains(&kind));
+        self.listed.iter().map(|listed| &listed.made).filter(is_kept)
     }
 
     /// The workloads of the list, each with the replicas that it had.

@@ -1,7 +1,7 @@
 //! Every step of a deletion on the sandbox: run twice, probed before and after, compensated twice, compensated without ever
 //! having run; and what is kept, what is somebody else's, what holds on.
 
-use cairn_engine::{ErrorClass, Probe};
+use cairn_engine::{ErrorClass, Outcome, Probe};
 use kube::api::{DeleteParams, Patch, PatchParams};
 use serde_json::{Value, json};
 
@@ -13,6 +13,8 @@ use crate::names;
 use crate::render::Kind;
 use crate::request::Request;
 
+mod kept;
+
 /// The steps that leave something other than it was.
 const EFFECTIVE: [&str; 4] = ["scaled_down", "objects_deleted", "claims_deleted", "namespace_deleted"];
 
@@ -20,7 +22,7 @@ const EFFECTIVE: [&str; 4] = ["scaled_down", "objects_deleted", "claims_deleted"
 fn deletion(bench: &Bench, keep_data: bool) -> Input {
     let origin = Origin::after(&bench.state).expect("readable");
     let request: Request = bench.state.submitted().input.read().expect("a request");
-    Input { request, before: None, keep_data, origin: Some(origin) }
+    Input::deletion(request, origin, bench.state.id(), keep_data)
 }
 
 /// A creation with these fields that has come this far, and a deletion of what it has made.
@@ -154,10 +156,11 @@ async fn kept_data_is_all_that_stays_and_a_later_creation_goes_on_with_it() {
     );
     let uids = claim_uids(&bench);
     // A creation over it that fails takes back what it made, and leaves what was there.
-    let kept = Origin::after(&bench.state).expect("readable").of_kept_data();
+    bench.finished(Outcome::Succeeded);
+    let kept = Origin::after(&bench.state).expect("readable");
     let mark = kept.mark.clone();
     let request: Request = bench.state.submitted().input.read().expect("a request");
-    let input = Input { request, before: None, keep_data: false, origin: Some(kept) };
+    let input = Input::over_kept_data(request, kept);
     for step in crate::create::STEPS {
         bench.follow(create_definition(bench.deps()), &input);
         bench.up_to(step).await;

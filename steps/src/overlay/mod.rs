@@ -116,6 +116,12 @@ impl Overlay {
         (self.patches.len(), self.additions.len())
     }
 
+    /// Which it is, without what it changes.
+    #[must_use]
+    pub fn name_only(&self) -> Self {
+        Self { sha256: self.sha256.clone(), patches: Vec::new(), additions: Vec::new() }
+    }
+
     /// Lays it over these objects, which were rendered `through` this stage for this request.
     pub fn apply(&self, objects: &mut Vec<Object>, request: &Request, through: Through, marks: &Marks) {
         for object in objects.iter_mut() {

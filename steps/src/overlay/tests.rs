@@ -25,6 +25,28 @@ pub(crate) fn overlay(change: impl FnOnce(&mut Vec<Value>)) -> Result<Overlay, O
     Ok(Overlay { sha256: String::new(), patches, additions })
 }
 
+/// The overlay that adds the most objects that one may add, and these.
+pub(crate) fn largest() -> (Overlay, Vec<(Kind, String)>) {
+    let one = |name: &str| json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}});
+    let mut overlay = Overlay { sha256: "0".repeat(64), patches: Vec::new(), additions: Vec::new() };
+    let room = BYTES_MAX - serde_json::to_vec(&overlay).expect("plain data").len();
+    let mut bytes = 0;
+    // Names of two characters: the shorter they are, the more of them there can be.
+    let letters = "abcdefghijklmnopqrstuvwxyz0123456789";
+    let names = letters.chars().flat_map(|first| letters.chars().map(move |second| format!("{first}{second}")));
+    for name in names {
+        let body = one(&name);
+        bytes += body.to_string().len() + 1;
+        if bytes > room {
+            break;
+        }
+        overlay.additions.push(body);
+    }
+    let added = overlay.additions.iter().filter_map(|body| body["metadata"]["name"].as_str());
+    let added = added.map(|name| (Kind::ConfigMap, name.to_owned())).collect();
+    (overlay, added)
+}
+
 /// The object of this kind.
 pub(crate) fn of<'a>(built: &'a mut [Value], kind: &str) -> &'a mut Value {
     built.iter_mut().find(|object| object["kind"] == kind).expect("one of the base")

@@ -28,7 +28,7 @@ fn follow(bench: &mut Bench, change: &Value) {
     let origin = Origin::after(&bench.state).expect("readable");
     let before: Request = bench.state.submitted().input.read().expect("a request");
     let request = before.changed_by(change.to_string().as_bytes()).expect("a good change");
-    let input = Input { request, before: Some(before), keep_data: false, origin: Some(origin) };
+    let input = Input::change(before, request, origin);
     bench.follow(update_definition(bench.cluster(), RolloutRules::default()), &input);
 }
 
@@ -283,14 +283,7 @@ async fn a_change_of_nothing_applies_nothing() {
 fn golden_statefulset_of_a_change() {
     let before = Request::parse(br#"{"user":"acme","service_name":"search"}"#).expect("good");
     let request = before.changed_by(whole().to_string().as_bytes()).expect("good");
-    let origin = Origin {
-        mark: "0197a000-0000-7000-8000-000000000001".to_owned(),
-        made: Vec::new(),
-        template_disk: before.disk_size.clone(),
-        elastic: crate::elastic::Elastic::default(),
-        overlay: None,
-        settings: None,
-    };
+    let origin = Origin::new("0197a000-0000-7000-8000-000000000001".to_owned(), before.disk_size.clone());
     let plan = crate::create::plan::Plan::of_living(request, &origin).expect("a plan");
     let objects = plan.objects(crate::render::Through::Formed, &[Kind::StatefulSet]);
     insta::assert_yaml_snapshot!(objects[0].body);

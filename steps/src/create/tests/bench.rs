@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use cairn_engine::{
-    Amounts, Attempt, Definition, Entry, Fact, FencingToken, Hash, OnFailure, Output, Probe, Sequence, Step,
+    Amounts, Attempt, Definition, Entry, Fact, FencingToken, Hash, OnFailure, Outcome, Output, Probe, Sequence, Step,
     StepContext, StepError, StepName, Submitted, Timestamp, WorkflowId, WorkflowState,
 };
 use serde_json::{Value, json};
@@ -122,6 +122,17 @@ impl Bench {
     /// Folds that this step, which has begun, has succeeded.
     pub(crate) fn succeeded(&mut self, name: &str, output: Output) {
         self.fold(&Fact::AttemptSucceeded { step: name.into(), attempt: Attempt(1), output });
+    }
+
+    /// Folds that the workflow, all of whose steps have succeeded or whose end was asked for by force, has ended.
+    pub(crate) fn finished(&mut self, outcome: Outcome) {
+        self.fold(&Fact::Finished { outcome, residue: Vec::new() });
+    }
+
+    /// Folds that the workflow was ended by force.
+    pub(crate) fn ended_by_force(&mut self) {
+        self.fold(&Fact::CancelRequested { who: "a test".into(), force: true });
+        self.finished(Outcome::Cancelled);
     }
 
     /// Folds what a probe of this step, which has begun, has seen.
