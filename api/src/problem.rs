@@ -10,7 +10,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use cairn_engine::{
-    ControlError, SubmitError, WorkflowId,
+    ControlError, Effect, SubmitError, WorkflowId,
     store::{Refusal, ServiceRecord, StoreError},
 };
 use cairn_steps::{
@@ -193,14 +193,24 @@ impl Problem {
     }
 
     /// Another workflow works on the service.
-    pub(crate) fn busy(tenant: &str, service: &str, workflow: WorkflowId, parked: bool) -> Self {
-        let way_out = if parked {
-            "which waits for a person: retry it, or cancel it, and then submit this again"
-        } else {
-            "wait until that has ended, or cancel it, and then submit this again"
+    pub(crate) fn busy(record: &ServiceRecord, effect: Effect, parked: bool) -> Self {
+        let ServiceRecord { tenant, service, workflow, .. } = record;
+        let way_out = match (parked, effect) {
+            (true, Effect::Delete) => {
+                "which waits for a person: its status says for what; remove that and retry it. Once it has begun to delete, only \
+                 cancel?force=true ends it"
+            }
+            (true, Effect::Create | Effect::Update) => {
+                "which waits for a person: retry it, or cancel it, and then submit this again"
+            }
+            (false, Effect::Delete) => "wait until that has ended, and then submit this again",
+            (false, Effect::Create | Effect::Update) => {
+                "wait until that has ended, or cancel it, and then submit this again"
+            }
         };
         let detail = format!("{tenant}/{service} is being worked on by /workflows/{workflow}: {way_out}");
-        Self::new(StatusCode::CONFLICT, "service-busy", "Another workflow works on the service", detail).about(workflow)
+        Self::new(StatusCode::CONFLICT, "service-busy", "Another workflow works on the service", detail)
+            .about(*workflow)
     }
 
     /// The service is there in part only: its creation, or a deletion, was ended half-way.
@@ -236,6 +246,16 @@ impl Problem {
     /// The rendered objects of `request` need a definition or a value that cannot be journaled.
     pub(crate) fn unjournalable(request: &Request, why: &impl std::fmt::Display) -> Self {
         let detail = format!("the request of {} cannot be journaled: {why}", request.user);
+        Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid-request", "The request is invalid", detail)
+    }
+
+    /// A change bears with it what its cluster was rendered with, and that is too long.
+    pub(crate) fn unjournalable_change(record: &ServiceRecord, why: &impl std::fmt::Display) -> Self {
+        let ServiceRecord { tenant, service, .. } = record;
+        let detail = format!(
+            "the change of {tenant}/{service} cannot be journaled with the settings and the overlay of its creation: {why}; DELETE \
+             it with keep_data, create it with a shorter file at `gitlab_url` (comments go first), and change it then"
+        );
         Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid-request", "The request is invalid", detail)
     }
 

@@ -5,9 +5,11 @@ mod control;
 mod events;
 mod health;
 mod journal;
+mod left;
 mod lifecycle;
 mod records;
 mod reports;
+mod there;
 mod workflow;
 mod workflows;
 

@@ -24,7 +24,7 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{Shared, lifecycle::over_kept_data, workflow::WorkflowView};
+use super::{Shared, left::record_after, there, workflow::WorkflowView};
 use crate::{
     app::App,
     auth::Caller,
@@ -45,6 +45,17 @@ struct Created {
     reports: Vec<Report>,
 }
 
+/// What a client asks for.
+struct Asked {
+    caller: Caller,
+    request: Request,
+    tenant: Tenant,
+    service: Service,
+    key: Option<IdempotencyKey>,
+    body_hash: Hash,
+    quota: Amounts,
+}
+
 /// `POST /clusters?wait=30s&dry_run=true`
 pub(crate) async fn create(
     State(app): Shared,
@@ -57,50 +68,15 @@ pub(crate) async fn create(
     let wait = params.duration("wait", WAIT_MAX);
     let dry_run = params.flag("dry_run");
     params.finish()?;
-    let key = extract::idempotency_key(&headers)?;
-    let rules = app.rules();
-    let request = parse(&body, &app.gitlab)?;
-    let tenant = Tenant::new(request.user.as_str());
-    caller.must_be(&tenant)?;
-    let service = Service::new(request.service_name.as_str());
-    let quota = rules.quota(&tenant);
+    let asked = Asked::new(&app, caller, &headers, &body)?;
     if dry_run {
+        let Asked { request, tenant, service, quota, .. } = asked;
         return rehearse(&app, &request, tenant, service, quota).await;
     }
     let engine = app.engine()?;
-    let holds = holds(&request);
-    let lock = app.services.lock(&tenant, &service).await;
-    let input = match over_kept_data(engine, &request, &app.elastic).await {
-        Ok(input) => input,
-        // A repetition is answered whatever has become of the service since.
-        Err(_) if key_was_used(engine, &tenant, key.clone()).await? => Input::creation(request),
-        Err(problem) => return Err(problem),
-    };
-    let request = &input.request;
-    let journaled = input.to_json().map_err(|error| Problem::unjournalable(request, &error))?;
-    let submission = NewSubmission {
-        definition: CREATE.into(),
-        tenant,
-        service,
-        input: journaled,
-        key,
-        body_hash: Hash(*blake3::hash(&body).as_bytes()),
-        who: caller.who(),
-        holds,
-        quota,
-        on_failure: match request.on_failure {
-            request::OnFailure::Rollback => OnFailure::Rollback,
-            request::OnFailure::Keep => OnFailure::Keep,
-        },
-    };
-    // Accepted, and the same again: one key, one workflow, one answer.
-    let (submitted, again) = match engine.submit(submission).await {
-        Ok(state) => (state, false),
-        Err(SubmitError::Refused(Refusal::KeyUsed { workflow, same_body: true })) => {
-            (as_submitted(engine, workflow).await?, true)
-        }
-        Err(error) => return Err(error.into()),
-    };
+    let lock = app.services.lock(&asked.tenant, &asked.service).await;
+    let input = asked.input(&app, engine).await?;
+    let (submitted, again) = submit(engine, asked.submission(&input)?).await?;
     drop(lock);
     if let Some(wait) = wait
         && let Some(state) = settled(&app, engine, submitted.id(), wait).await
@@ -111,9 +87,60 @@ pub(crate) async fn create(
     Ok(accepted(&submitted, again))
 }
 
-async fn key_was_used(engine: &Engine, tenant: &Tenant, key: Option<IdempotencyKey>) -> Result<bool, Problem> {
-    let (Some(key), tenant) = (key, tenant.clone()) else { return Ok(false) };
-    Ok(engine.read(move |store| store.submission(&tenant, &key)).await?.is_some())
+impl Asked {
+    fn new(app: &App, caller: Caller, headers: &HeaderMap, body: &[u8]) -> Result<Self, Problem> {
+        let key = extract::idempotency_key(headers)?;
+        let rules = app.rules();
+        let request = parse(body, &app.gitlab)?;
+        let tenant = Tenant::new(request.user.as_str());
+        caller.must_be(&tenant)?;
+        let service = Service::new(request.service_name.as_str());
+        let quota = rules.quota(&tenant);
+        Ok(Self { caller, request, tenant, service, key, body_hash: Hash(*blake3::hash(body).as_bytes()), quota })
+    }
+
+    /// The request, and the data that it goes on with, if there is any.
+    async fn input(&self, app: &App, engine: &Engine) -> Result<Input, Problem> {
+        match there::creation(engine, &self.request, &app.elastic).await {
+            // A repetition is answered whatever has become of the service since.
+            Err(_) if self.key_was_used(engine).await? => Ok(Input::creation(self.request.clone())),
+            input => input,
+        }
+    }
+
+    async fn key_was_used(&self, engine: &Engine) -> Result<bool, Problem> {
+        let (Some(key), tenant) = (self.key.clone(), self.tenant.clone()) else { return Ok(false) };
+        Ok(engine.read(move |store| store.submission(&tenant, &key)).await?.is_some())
+    }
+
+    fn submission(&self, input: &Input) -> Result<NewSubmission, Problem> {
+        Ok(NewSubmission {
+            definition: CREATE.into(),
+            tenant: self.tenant.clone(),
+            service: self.service.clone(),
+            input: input.to_json().map_err(|error| Problem::unjournalable(&input.request, &error))?,
+            key: self.key.clone(),
+            body_hash: self.body_hash,
+            who: self.caller.who(),
+            holds: holds(&self.request),
+            quota: self.quota.clone(),
+            on_failure: match self.request.on_failure {
+                request::OnFailure::Rollback => OnFailure::Rollback,
+                request::OnFailure::Keep => OnFailure::Keep,
+            },
+        })
+    }
+}
+
+/// Submits it; or the same again: one key, one workflow, one answer. The second says that it was there before.
+pub(super) async fn submit(engine: &Engine, submission: NewSubmission) -> Result<(WorkflowState, bool), Problem> {
+    match engine.submit(submission).await {
+        Ok(state) => Ok((state, false)),
+        Err(SubmitError::Refused(Refusal::KeyUsed { workflow, same_body: true })) => {
+            Ok((as_submitted(engine, workflow).await?, true))
+        }
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// The request, held against the rules of this installation; every wrong field at once.
@@ -168,18 +195,16 @@ pub(super) fn accepted(submitted: &WorkflowState, again: bool) -> Response {
     located(status, &format!("/workflows/{}", submitted.id()), Json(view).into_response())
 }
 
-/// 201 with the cluster and its reports, or 500 with the report of the failure. `None` if it was created, and is gone
-/// again by now.
+/// 201 with the cluster as it was created and its reports, or 500 with the report of the failure. What has become of it since is
+/// another workflow's answer.
 async fn ended(engine: &Engine, state: &WorkflowState, again: bool) -> Result<Option<Response>, Problem> {
     if state.outcome() != Some(Outcome::Succeeded) {
         return Err(Problem::failed(state.id(), Report::of_failure(state).as_ref()));
     }
     let entries = engine.entries(state.id()).await?;
     let reports = reports(&entries).map_err(|_| Problem::internal())?;
-    let (tenant, service) = (state.submitted().tenant.clone(), state.submitted().service.clone());
-    let at = format!("/tenant/containers/{tenant}/{service}");
-    let record = engine.read(move |store| store.service(&tenant, &service)).await?;
-    let Some(container) = record.as_ref().and_then(TenantContainer::of) else { return Ok(None) };
+    let Some(container) = TenantContainer::of(&record_after(engine, state).await?) else { return Ok(None) };
+    let at = format!("/tenant/containers/{}/{}", container.user, container.service_name);
     let status = if again { StatusCode::OK } else { StatusCode::CREATED };
     Ok(Some(located(status, &at, Json(Created { container, reports }).into_response())))
 }

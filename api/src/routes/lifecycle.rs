@@ -13,17 +13,14 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 use cairn_engine::{
-    Amounts, Effect, Engine, Hash, IdempotencyKey, NewSubmission, OnFailure, Outcome, Phase, ResourceName, Service,
-    SubmitError, Tenant, WorkflowState,
+    Amounts, Effect, Engine, Hash, IdempotencyKey, NewSubmission, OnFailure, Outcome, Service, Tenant, WorkflowState,
     store::{Refusal, ServiceRecord, ServiceStatus},
 };
 use cairn_steps::{
     delete,
-    elastic::Elastic,
-    input::{Input, Origin},
+    input::Input,
     records::{DeploymentStatus, TenantContainer},
     report::{Report, reports},
-    request::{FieldError, Request},
     update,
 };
 use http::{HeaderMap, StatusCode};
@@ -31,7 +28,9 @@ use serde::Serialize;
 
 use super::{
     Shared,
-    clusters::{WAIT_MAX, accepted, as_submitted, holds, located, settled},
+    clusters::{WAIT_MAX, accepted, as_submitted, holds, located, settled, submit},
+    left::record_after,
+    there::{Deletion, There},
 };
 use crate::{
     app::App,
@@ -41,8 +40,6 @@ use crate::{
     problem::Problem,
 };
 
-/// What of its quota a deletion keeps charged for data that stays.
-const DISK: &str = "disk_bytes";
 /// How long the end of a parked workflow is waited for, before its cluster is deleted: it takes one look at the cluster.
 const END_TIME_MAX: Duration = Duration::from_secs(20);
 
@@ -92,24 +89,25 @@ pub(crate) async fn change(
         drop(lock);
         return asked.answer(&app, engine, answered, true).await;
     }
-    let record = asked.record(engine).await?.filter(|record| record.live).ok_or_else(|| asked.absent())?;
-    if record.busy {
-        return Err(asked.busy(engine, &record).await?);
+    let there = asked.there(engine).await?.filter(|there| there.record.live).ok_or_else(|| asked.absent())?;
+    if there.record.busy {
+        return Err(there.busy());
     }
-    if record.status != ServiceStatus::Created {
-        return Err(Problem::not_whole(&record));
+    if there.record.status != ServiceStatus::Created {
+        return Err(Problem::not_whole(&there.record));
     }
-    let before = request_of(&record)?;
+    let before = there.request()?;
     let request = before.changed_by(&body).map_err(|errors| Problem::invalid(&errors))?;
-    let origin = origin(engine, &record).await?;
     let holds = holds(&request);
-    let input = Input { request, before: Some(before), keep_data: false, origin: Some(origin) };
+    let (origin, _) = there.origin(engine).await?;
+    let input = Input::change(before, request, origin);
+    let journaled = input.to_json().map_err(|error| Problem::unjournalable_change(&there.record, &error))?;
     if dry_run {
         drop(lock);
-        return asked.plan_change(&app, &record, input, holds).await;
+        return asked.plan_change(&app, &there.record, input, holds).await;
     }
-    let submission = asked.submission(update::NAME, &input, holds, app.rules().quota(&asked.tenant))?;
-    let (submitted, again) = asked.submit(engine, submission).await?;
+    let submission = asked.submission(update::NAME, journaled, holds, app.rules().quota(&asked.tenant));
+    let (submitted, again) = submit(engine, submission).await?;
     drop(lock);
     asked.answer(&app, engine, submitted, again).await
 }
@@ -133,69 +131,27 @@ pub(crate) async fn delete(
         drop(lock);
         return asked.answer(&app, engine, answered, true).await;
     }
-    let mut record = asked.record(engine).await?.ok_or_else(|| asked.absent())?;
-    if record.busy && dry_run {
-        return Err(asked.busy(engine, &record).await?);
+    let mut there = asked.there(engine).await?.filter(|there| !there.is_nothing()).ok_or_else(|| asked.absent())?;
+    if there.record.busy && (dry_run || !there.may_be_ended()) {
+        return Err(there.busy());
     }
-    if record.busy {
-        record = asked.end_parked(engine, record).await?;
-    }
-    if !record.live && record.holds.is_empty() {
-        return Err(asked.absent());
-    }
-    let kept = if keep_data { data_to_keep(&record)? } else { Amounts::new() };
-    let mut origin = origin(engine, &record).await?;
-    if !record.live {
-        origin = origin.of_kept_data();
-    }
+    // Whatever refuses it does so here, before anything is ended for it.
+    let mut deletion = there.deletion(engine, keep_data).await?;
     if dry_run {
         drop(lock);
-        return asked.plan_deletion(&app, &record, &origin, keep_data, kept).await;
+        return asked.plan_deletion(&app, &there, deletion).await;
     }
-    let input = Input { request: request_of(&record)?, before: None, keep_data, origin: Some(origin) };
-    let submission = asked.submission(delete::NAME, &input, kept, Amounts::new())?;
-    let (submitted, again) = asked.submit(engine, submission).await?;
+    if there.record.busy {
+        there = asked.end_parked(engine, there).await?;
+        if there.is_nothing() {
+            return asked.gone(engine, &there).await;
+        }
+        deletion = there.deletion(engine, keep_data).await?;
+    }
+    let submission = asked.submission(delete::NAME, deletion.journaled, deletion.keeps, Amounts::new());
+    let (submitted, again) = submit(engine, submission).await?;
     drop(lock);
     asked.answer(&app, engine, submitted, again).await
-}
-
-/// What is there of the service before its creation: data that a deletion has kept, if there is any.
-///
-/// # Errors
-/// [`Problem`] if the request does not fit the data, with every field that does not.
-pub(super) async fn over_kept_data(engine: &Engine, request: &Request, installs: &Elastic) -> Result<Input, Problem> {
-    let (tenant, service) = (Tenant::new(request.user.as_str()), Service::new(request.service_name.as_str()));
-    let record = engine.read(move |store| store.service(&tenant, &service)).await?;
-    let Some(record) = record.filter(|record| !record.live && !record.busy && !record.holds.is_empty()) else {
-        return Ok(Input::creation(request.clone()));
-    };
-    let kept = request_of(&record)?;
-    let differs = |field: &str, kept: String| {
-        FieldError::new(
-            field,
-            format!(
-                "has to be `{kept}`, as that of the data that was kept: create it so and change it then, or DELETE the data"
-            ),
-        )
-    };
-    let mut errors = Vec::new();
-    if request.namespace != kept.namespace {
-        errors.push(differs("namespace", kept.namespace.to_string()));
-    }
-    if request.replicas != kept.replicas {
-        errors.push(differs("replicas", kept.replicas.to_string()));
-    }
-    if request.disk_size != kept.disk_size {
-        errors.push(differs("disk_size", kept.disk_size.to_string()));
-    }
-    if !errors.is_empty() {
-        return Err(Problem::invalid(&errors));
-    }
-    let origin = origin(engine, &record).await?.of_kept_data();
-    if installs.is_older_than(&origin.elastic) {
-        return Err(Problem::newer_data(&record, origin.elastic.version(), installs.version()));
-    }
-    Ok(Input { request: request.clone(), before: None, keep_data: false, origin: Some(origin) })
 }
 
 impl Asked {
@@ -230,9 +186,8 @@ impl Asked {
         }
     }
 
-    async fn record(&self, engine: &Engine) -> Result<Option<ServiceRecord>, Problem> {
-        let (tenant, service) = (self.tenant.clone(), self.service.clone());
-        Ok(engine.read(move |store| store.service(&tenant, &service)).await?)
+    async fn there(&self, engine: &Engine) -> Result<Option<There>, Problem> {
+        There::of(engine, &self.tenant, &self.service).await
     }
 
     /// What the change would do: refused like one, and nothing is changed.
@@ -252,16 +207,12 @@ impl Asked {
     }
 
     /// What the deletion would do, and nothing is changed.
-    async fn plan_deletion(
-        &self,
-        app: &App,
-        record: &ServiceRecord,
-        origin: &Origin,
-        keep_data: bool,
-        kept: Amounts,
-    ) -> Result<Response, Problem> {
-        let (request, quota) = (request_of(record)?, self.quota(app, record, kept).await?);
-        let planned = plan::of_deletion(&app.cluster.cluster(), &request, origin, keep_data, quota).await;
+    async fn plan_deletion(&self, app: &App, there: &There, deletion: Deletion) -> Result<Response, Problem> {
+        let Deletion { input, keeps, .. } = deletion;
+        let quota = self.quota(app, &there.record, keeps).await?;
+        let origin = input.origin.ok_or_else(Problem::internal)?;
+        let cluster = app.cluster.cluster();
+        let planned = plan::of_deletion(&cluster, &input.request, &origin, input.keep_data, quota).await;
         Ok(Json(planned).into_response())
     }
 
@@ -276,36 +227,26 @@ impl Asked {
         absent(&self.tenant, &self.service)
     }
 
-    /// The answer while another workflow works on the service.
-    async fn busy(&self, engine: &Engine, record: &ServiceRecord) -> Result<Problem, Problem> {
-        let parked = engine.state(record.workflow).await?.as_ref().is_some_and(is_parked);
-        Ok(Problem::busy(self.tenant.as_str(), self.service.as_str(), record.workflow, parked))
-    }
-
     /// A creation or a change that waits for a person is ended as it stands: what it has left is deleted with the rest.
-    async fn end_parked(&self, engine: &Engine, record: ServiceRecord) -> Result<ServiceRecord, Problem> {
-        let state = engine.state(record.workflow).await?.ok_or_else(Problem::internal)?;
-        if !is_parked(&state) || state.submitted().effect == Effect::Delete {
-            return Err(self.busy(engine, &record).await?);
-        }
-        engine.cancel(record.workflow, self.caller.who(), true).await?;
-        let ended = tokio::time::timeout(END_TIME_MAX, engine.settled(record.workflow)).await;
+    async fn end_parked(&self, engine: &Engine, there: There) -> Result<There, Problem> {
+        engine.cancel(there.record.workflow, self.caller.who(), true).await?;
+        let ended = tokio::time::timeout(END_TIME_MAX, engine.settled(there.record.workflow)).await;
         match ended {
             Ok(ended) => drop(ended?),
-            Err(_) => return Err(self.busy(engine, &record).await?),
+            Err(_) => return Err(there.busy()),
         }
-        self.record(engine).await?.ok_or_else(Problem::internal)
+        self.there(engine).await?.ok_or_else(Problem::internal)
     }
 
-    fn submission(
-        &self,
-        definition: &str,
-        input: &Input,
-        holds: Amounts,
-        quota: Amounts,
-    ) -> Result<NewSubmission, Problem> {
-        let input = input.to_json().map_err(|error| Problem::unjournalable(&input.request, &error))?;
-        Ok(NewSubmission {
+    /// The answer where a parked creation was ended, and had made nothing: there is nothing left to submit a deletion of.
+    async fn gone(&self, engine: &Engine, there: &There) -> Result<Response, Problem> {
+        let reports = reports(&engine.entries(there.last.id()).await?).map_err(|_| Problem::internal())?;
+        let body = Deleted { deployment: DeploymentStatus::of(&there.record), reports };
+        Ok(located(StatusCode::OK, &format!("/workflows/{}", there.last.id()), Json(body).into_response()))
+    }
+
+    fn submission(&self, definition: &str, input: cairn_engine::Json, holds: Amounts, quota: Amounts) -> NewSubmission {
+        NewSubmission {
             definition: definition.into(),
             tenant: self.tenant.clone(),
             service: self.service.clone(),
@@ -317,16 +258,6 @@ impl Asked {
             quota,
             // What is deleted does not come back: a deletion that cannot go on waits for a person.
             on_failure: if definition == delete::NAME { OnFailure::Keep } else { OnFailure::Rollback },
-        })
-    }
-
-    async fn submit(&self, engine: &Engine, submission: NewSubmission) -> Result<(WorkflowState, bool), Problem> {
-        match engine.submit(submission).await {
-            Ok(state) => Ok((state, false)),
-            Err(SubmitError::Refused(Refusal::KeyUsed { workflow, same_body: true })) => {
-                Ok((as_submitted(engine, workflow).await?, true))
-            }
-            Err(error) => Err(error.into()),
         }
     }
 
@@ -347,13 +278,14 @@ impl Asked {
         Ok(accepted(&submitted, again))
     }
 
-    /// 200 with what is there now and the reports of the workflow, or 500 with the report of the failure.
+    /// 200 with what the workflow has left and its reports, or 500 with the report of the failure. What has become of the
+    /// service since is another workflow's answer.
     async fn ended(&self, engine: &Engine, state: &WorkflowState) -> Result<Option<Response>, Problem> {
         if state.outcome() != Some(Outcome::Succeeded) {
             return Err(Problem::failed(state.id(), Report::of_failure(state).as_ref()));
         }
         let reports = reports(&engine.entries(state.id()).await?).map_err(|_| Problem::internal())?;
-        let Some(record) = self.record(engine).await? else { return Ok(None) };
+        let record = record_after(engine, state).await?;
         let (at, body) = if state.submitted().effect == Effect::Delete {
             let deployment = DeploymentStatus::of(&record);
             (format!("/workflows/{}", state.id()), Json(Deleted { deployment, reports }).into_response())
@@ -369,40 +301,4 @@ impl Asked {
 /// What is not there, and what is somebody else's, look the same (I23).
 fn absent(tenant: &Tenant, service: &Service) -> Problem {
     Problem::not_found(format!("{tenant} has no service {service}"))
-}
-
-fn is_parked(state: &WorkflowState) -> bool {
-    matches!(state.phase(), Phase::Parked { .. })
-}
-
-/// The request in force.
-fn request_of(record: &ServiceRecord) -> Result<Request, Problem> {
-    Request::journaled(record.input.as_bytes()).map_err(|_| unreadable(record))
-}
-
-/// Where what is there comes from: as the journal of the last workflow of the service knows it.
-async fn origin(engine: &Engine, record: &ServiceRecord) -> Result<Origin, Problem> {
-    let last = engine.state(record.workflow).await?.ok_or_else(|| unreadable(record))?;
-    Origin::after(&last).map_err(|_| unreadable(record))
-}
-
-fn unreadable(record: &ServiceRecord) -> Problem {
-    tracing::error!(workflow = %record.workflow, "the request of a service cannot be read by this build");
-    Problem::internal()
-}
-
-/// What stays charged for the data of this service.
-fn data_to_keep(record: &ServiceRecord) -> Result<Amounts, Problem> {
-    let wrong = |why: &str| Err(Problem::invalid(&[FieldError::new("keep_data", why)]));
-    if !record.live {
-        return wrong("was asked for before: nothing but the data is left; leave it away to delete that too");
-    }
-    if record.status != ServiceStatus::Created {
-        return wrong(
-            "can be asked for where a cluster was completed: this one has no data that another could go on with",
-        );
-    }
-    let disk = ResourceName::new(DISK);
-    let bytes = record.holds.get(&disk).copied().unwrap_or(0);
-    Ok([(disk, bytes)].into())
 }

@@ -5,11 +5,13 @@ use std::time::Duration;
 use axum::body::Body;
 use cairn_engine::{Engine, EngineOptions, Limits, Registry, SystemClock, store::MemoryStore};
 use cairn_steps::{
-    cluster::Cluster,
+    cluster::{Cluster, rollout::RolloutRules},
     create::{Deps, create_definition},
+    delete::delete_definition,
     elastic::Elastic,
     report::STATUSES,
     sandbox::{Sandbox, SandboxOptions},
+    update::update_definition,
 };
 use futures::future::join_all;
 use http::StatusCode;
@@ -19,6 +21,7 @@ use tower::ServiceExt as _;
 
 use super::*;
 
+mod lifecycle;
 mod plans;
 mod roles;
 
@@ -82,11 +85,15 @@ impl Api {
     async fn with(rules: Rules, sandbox: SandboxOptions, fail_at: Option<&str>) -> Self {
         let sandbox = Sandbox::open(sandbox).expect("in memory");
         let app = closed(rules, &sandbox);
-        let create = create_definition(Deps::new(Cluster::new(sandbox.client()), app.gitlab.clone()));
-        let create = fail_at.map(|step| failing_at(&create, step)).unwrap_or(create);
+        let cluster = Cluster::new(sandbox.client());
+        let create = create_definition(Deps::new(cluster.clone(), app.gitlab.clone()));
+        let update = update_definition(cluster.clone(), RolloutRules::default());
+        let definitions = [create, update, delete_definition(cluster)];
+        let definitions =
+            definitions.map(|definition| fail_at.map_or(definition.clone(), |step| failing_at(&definition, step)));
         let engine = Engine::open(EngineOptions {
             store: Arc::new(MemoryStore::new()),
-            definitions: Registry::new([create]),
+            definitions: Registry::new(definitions),
             clock: Arc::new(SystemClock),
             limits: Limits::default(),
         })
