@@ -230,4 +230,4 @@ fn kept_by(deletion: &WorkflowState) -> Result<Option<Kept>, serde_json::Error> 
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

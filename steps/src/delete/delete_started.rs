@@ -248,4 +248,15 @@ mod tests {
         }
         assert!(is_given(Kind::ConfigMap, "extra", true) && !is_given(Kind::ConfigMap, "extra", false));
     }
+
+    /// The list of what is to go is longer than what was submitted, and has to fit into the journal as well.
+    #[test]
+    fn the_list_of_the_largest_cluster_fits_into_the_journal() {
+        for keep_data in [false, true] {
+            let made = crate::input::tests::largest_origin().made;
+            let listed = made.into_iter().map(|made| Listed { made, replicas: None }).collect();
+            let removal = Removal { namespace: "n".repeat(63), mark: String::new(), keep_data, listed: Vec::new() };
+            Started::new(removal, listed).output(&[]).expect("it fits");
+        }
+    }
 }

@@ -22,7 +22,7 @@ fn longest_request() -> Request {
 }
 
 /// The origin of the largest cluster that can be: the most nodes, the most that an overlay adds, the largest file.
-fn largest_origin() -> Origin {
+pub(crate) fn largest_origin() -> Origin {
     let (overlay, added) = largest();
     let request = longest_request();
     let mut origin = Origin {
