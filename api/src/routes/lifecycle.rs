@@ -143,7 +143,7 @@ pub(crate) async fn delete(
     }
     if there.record.busy {
         there = asked.end_parked(engine, there).await?;
-        if there.is_nothing() {
+        if there.is_nothing() || keep_data && there.is_data_alone() {
             return asked.gone(engine, &there).await;
         }
         deletion = there.deletion(engine, keep_data).await?;
@@ -238,7 +238,8 @@ impl Asked {
         self.there(engine).await?.ok_or_else(Problem::internal)
     }
 
-    /// The answer where a parked creation was ended, and had made nothing: there is nothing left to submit a deletion of.
+    /// The answer where a parked creation was ended, and had made nothing, or nothing beside the data that it was to go on with:
+    /// there is nothing left to submit a deletion of.
     async fn gone(&self, engine: &Engine, there: &There) -> Result<Response, Problem> {
         let reports = reports(&engine.entries(there.last.id()).await?).map_err(|_| Problem::internal())?;
         let body = Deleted { deployment: DeploymentStatus::of(&there.record), reports };

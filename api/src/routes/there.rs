@@ -3,7 +3,7 @@
 //! True as long as the service's own lock is held.
 
 use cairn_engine::{
-    Amounts, Effect, Engine, Json, Outcome, Phase, ResourceName, Service, Tenant, WorkflowId, WorkflowState,
+    Amounts, Effect, Engine, Json, Phase, ResourceName, Service, Tenant, WorkflowId, WorkflowState,
     store::{ServiceRecord, ServiceStatus},
 };
 use cairn_steps::{
@@ -47,7 +47,7 @@ impl There {
     }
 
     /// Whether all that is there is data that a deletion has kept.
-    fn is_data_alone(&self) -> bool {
+    pub(super) fn is_data_alone(&self) -> bool {
         !self.record.live && !self.record.busy && !self.record.holds.is_empty()
     }
 
@@ -96,23 +96,13 @@ impl There {
 
     /// What stays charged for the data of this service.
     fn data_to_keep(&self) -> Result<Amounts, Problem> {
-        let wrong = |why: String| Err(Problem::invalid(&[FieldError::new("keep_data", why)]));
+        let wrong = |why: &str| Err(Problem::invalid(&[FieldError::new("keep_data", why)]));
         if !self.record.live {
-            return wrong(
-                "was asked for before: nothing but the data is left; leave it away to delete that too".to_owned(),
-            );
-        }
-        if self.record.busy && self.last.submitted().effect == Effect::Create {
-            return wrong(format!(
-                "can be asked for where a cluster was completed, and this one was not: leave it away, or cancel \
-                 /workflows/{}, which takes back what it made and leaves data that was kept before as it was",
-                self.last.id()
-            ));
+            return wrong("was asked for before: nothing but the data is left; leave it away to delete that too");
         }
         if !self.was_completed() {
             return wrong(
-                "can be asked for where a cluster was completed: this one has no data that another could go on with"
-                    .to_owned(),
+                "can be asked for where a cluster was completed: this one has no data that another could go on with",
             );
         }
         let disk = ResourceName::new(DISK);
@@ -120,15 +110,18 @@ impl There {
         Ok([(disk, bytes)].into())
     }
 
-    /// Whether there is, or was, a cluster that came to its end.
+    /// Whether what is there has the data of a cluster that was completed.
     fn was_completed(&self) -> bool {
-        // A change that is parked goes back to what was there, and that was completed.
-        let parked_change = self.record.busy && self.last.submitted().effect == Effect::Update;
-        // Such a deletion was accepted because of just that; ended by force, it has left some of the data or all of it.
-        let half_kept = self.last.submitted().effect == Effect::Delete
-            && self.last.outcome() == Some(Outcome::Cancelled)
-            && self.last.submitted().input.read::<Input>().is_ok_and(|input| input.keep_data);
-        self.record.status == ServiceStatus::Created || parked_change || half_kept
+        let created = self.record.status == ServiceStatus::Created;
+        let input = || self.last.submitted().input.read::<Input>().ok();
+        match self.last.submitted().effect {
+            // However far one that goes on with kept data came, the data is of one that was completed.
+            Effect::Create => created || input().is_some_and(|input| input.origin.is_some()),
+            // Only what was completed is changed, and a change takes no data away.
+            Effect::Update => true,
+            // One that was to keep the data and was ended by force has left all of it, or what somebody else has left.
+            Effect::Delete => created || input().is_some_and(|input| input.keep_data),
+        }
     }
 
     /// The creation of another cluster over the data that was kept.

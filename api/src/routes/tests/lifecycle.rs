@@ -1,6 +1,6 @@
 //! Deletions and changes over a real engine: what a refusal leaves as it is, and what a repetition is told.
 
-use cairn_steps::{names, render::Kind};
+use cairn_steps::{names, render::Kind, sandbox::Fault};
 use kube::api::{Api as Objects, DynamicObject, Patch, PatchParams, PostParams};
 
 use super::*;
@@ -117,6 +117,25 @@ async fn kept_data_is_what_is_there_and_not_what_was_last_asked_for() {
     );
     let created = api.created(&json!({ "replicas": 2 })).await;
     assert_eq!(created["status"], "created");
+}
+
+/// The data of a cluster that was completed could only be deleted, once a creation over it had been parked.
+#[tokio::test]
+async fn a_parked_creation_over_kept_data_is_deleted_without_it() {
+    let api = quick(None).await;
+    api.created(&json!({})).await;
+    api.deleted("&keep_data=true").await;
+    let claims = || api.sandbox.objects().iter().filter(|object| object["kind"] == "PersistentVolumeClaim").count();
+    // The last is ended where it has made a Service and a ConfigMap, the first where it has made nothing.
+    for resource in ["namespaces", "statefulsets"] {
+        let fault = api.sandbox.faults().add(Fault::forbid().resource(resource));
+        api.call("POST", "/clusters?wait=60s", None, &search(&json!({ "on_failure": "keep" })), 500).await;
+        assert!(api.sandbox.faults().remove(fault), "it was there");
+        api.deleted("&keep_data=true").await;
+        assert_eq!(claims(), 1, "{resource}");
+        assert_eq!(api.get("/tenant/containers/acme/search").await.status, StatusCode::NOT_FOUND);
+    }
+    assert_eq!(api.created(&json!({})).await["status"], "created");
 }
 
 #[tokio::test]
