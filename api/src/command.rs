@@ -1,4 +1,4 @@
-//! The commands: settings made, logs started, a runtime built, then the work. `demo` has a room of its own.
+//! The commands: settings made, logs started, a runtime built, then the work. `demo` and `prove` have rooms of their own.
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
@@ -16,7 +16,7 @@ use crate::{
     config::{
         Command, DevArgs, Places, SandboxArgs, SandboxSettings, ServeArgs, Settings, Shared, TokenArgs, ViewsCommand,
     },
-    demo, doctor, engine, plan,
+    demo, doctor, engine, plan, prove,
     shutdown::Signals,
     telemetry,
     views::Views,
@@ -31,6 +31,7 @@ pub(crate) fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Serve(args) => block_on(serve(*args)),
         Command::Dev(args) => block_on(dev(*args)),
         Command::Demo(args) => block_on(demo::run(*args)),
+        Command::Prove(args) => block_on(prove::run(args)),
         Command::Doctor(args) => block_on(doctor::run(*args)),
         Command::Plan(args) => block_on(plan::run(*args)),
         Command::Token(args) => token(&args),

@@ -22,8 +22,8 @@ use cairn_steps::gitlab::{AllowedHost, GitLabRules};
 use cairn_steps::overlay::Overlay;
 
 pub(crate) use self::args::{
-    Args, At, Command, DemoArgs, DevArgs, DoctorArgs, Places, PlanArgs, RequestArgs, SandboxArgs, SandboxSettings,
-    ServeArgs, Shared, Testing, TokenArgs, ViewsCommand,
+    Args, At, Command, DemoArgs, DevArgs, DoctorArgs, Places, PlanArgs, ProveArgs, RequestArgs, SandboxArgs,
+    SandboxSettings, ServeArgs, Shared, StepChoice, Testing, TokenArgs, ViewsCommand,
 };
 use self::file::{ElasticFile, File};
 use crate::auth::Tokens;

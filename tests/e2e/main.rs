@@ -4,5 +4,6 @@ mod demo;
 mod disk;
 mod kills;
 mod lifecycle;
+mod prove;
 mod refusals;
 mod shutdown;

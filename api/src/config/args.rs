@@ -1,4 +1,4 @@
-//! The command line, as it stays: `cairn serve|dev|demo|sandbox|doctor|plan|token|views`.
+//! The command line, as it stays: `cairn serve|dev|demo|prove|sandbox|doctor|plan|token|views`.
 
 use std::{net::IpAddr, path::PathBuf, time::Duration};
 
@@ -14,6 +14,7 @@ Examples:
   cairn demo                               watch a cluster being created in ten journaled steps
   cairn demo --exit --crash-at k8s_applied kill the engine at that step, and watch it resume
   cairn demo --exit --fail-at k8s_applied  let that step fail, and watch everything being taken back
+  cairn prove                              kill it everywhere, and count what it leaves
   cairn dev                                an engine with a sandbox cluster, data in ./cairn-data
   cairn doctor --kubeconfig ~/.kube/config what a real cluster lacks, before anything is made
   cairn plan --user acme --service-name s  what a request would do, without doing it
@@ -51,6 +52,11 @@ pub(crate) enum Command {
         mut_arg("tokens", |arg| arg.hide(true))
     )]
     Demo(Box<DemoArgs>),
+    /// Kill creations at every point there is, lose every answer, and count what is broken: nothing may be.
+    #[command(
+        after_help = "Examples:\n  cairn prove\n  cairn prove --points 100                  a sample, for a first look\n  cairn prove --points 100 --seed 42        the same sample again\n  cairn prove --every-step                  creations that fail at each of the ten steps as well\n\nExit codes: 0 no violation, 1 violations (each is told, and the directory with its journal stays), 2 wrong use."
+    )]
+    Prove(ProveArgs),
     /// Run the sandbox cluster alone, for engines elsewhere.
     #[command(after_help = "Example:\n  cairn sandbox --port 8081 --data ./cairn-data")]
     Sandbox(SandboxArgs),
@@ -343,6 +349,23 @@ pub(crate) struct DemoArgs {
     pub(crate) scenario: Option<Scenario>,
 }
 
+/// `cairn prove`
+#[derive(Debug, Clone, ClapArgs)]
+pub(crate) struct ProveArgs {
+    /// Try so many points, chosen at random, instead of all
+    #[arg(long, value_name = "N")]
+    pub(crate) points: Option<std::num::NonZeroUsize>,
+    /// The seed of what is chosen at random [default: a new one, which is printed]
+    #[arg(long, value_name = "N", env = "CAIRN_TEST_SEED")]
+    pub(crate) seed: Option<u64>,
+    /// Try creations that fail at each of the ten steps too, and not at the last one only
+    #[arg(long)]
+    pub(crate) every_step: bool,
+    /// How many are tried at the same time [default: one for each processor]
+    #[arg(long, value_name = "N")]
+    pub(crate) jobs: Option<std::num::NonZeroUsize>,
+}
+
 /// `cairn sandbox`
 #[derive(Debug, Clone, ClapArgs)]
 pub(crate) struct SandboxArgs {
@@ -395,6 +418,11 @@ pub(crate) struct Testing {
 pub(crate) struct StepChoice(&'static str);
 
 impl StepChoice {
+    /// All ten, in order.
+    pub(crate) fn all() -> impl DoubleEndedIterator<Item = Self> {
+        STATUSES.into_iter().map(Self)
+    }
+
     /// The step's name.
     pub(crate) fn as_str(self) -> &'static str {
         self.0

@@ -4,26 +4,21 @@
 //! shown comes out of its journal, as events. The sandbox cluster lives in this process, so a killed engine does not take
 //! it along.
 
-mod client;
-mod process;
 mod scenario;
 mod screen;
 
-use std::{net::Ipv4Addr, path::PathBuf, process::ExitCode, time::Duration};
+use std::{net::Ipv4Addr, process::ExitCode, time::Duration};
 
 use anyhow::{Context as _, bail, ensure};
 use cairn_engine::{Entry, Fact, Outcome, Phase, Sequence, WorkflowState};
 use cairn_steps::{names::WORKFLOW_ANNOTATION, report::STATUSES, sandbox::FaultId};
 
 pub(crate) use self::scenario::Scenario;
-use self::{
-    client::{Client, Events},
-    process::{EngineProcess, Launch},
-    screen::Screen,
-};
+use self::screen::Screen;
 use crate::{
     command::RunningSandbox,
     config::{DemoArgs, Places, Settings, Shared},
+    driven::{Client, EngineProcess, Events, Launch},
     shutdown::Signals,
     telemetry,
 };
@@ -253,9 +248,4 @@ impl Watched {
         }
         Ok(())
     }
-}
-
-/// Where the program itself is: what is started is what is running.
-fn this_program() -> anyhow::Result<PathBuf> {
-    std::env::current_exe().context("the program does not know where it is")
 }

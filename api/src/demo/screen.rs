@@ -10,8 +10,11 @@ use cairn_steps::report::STATUSES;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::Value;
 
-use super::{client::Accepted, process::EngineProcess};
-use crate::{command::RunningSandbox, config::Settings};
+use crate::{
+    command::RunningSandbox,
+    config::Settings,
+    driven::{Accepted, EngineProcess},
+};
 
 /// The longest of the ten names.
 const NAME_CHARS: usize = 20;

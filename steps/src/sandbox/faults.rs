@@ -6,6 +6,7 @@
 //! - The same over HTTP, for people and for tests that run the program: `GET`, `POST` and `DELETE /sandbox/faults`.
 
 use serde::{Deserialize, Serialize};
+use std::convert::Infallible;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
@@ -66,6 +67,10 @@ pub enum FaultAction {
     DropBefore,
     /// The call is executed, and the connection lost instead of the answer.
     DropAfter,
+    /// The call is not executed, and never answered.
+    HangBefore,
+    /// The call is executed, and never answered.
+    HangAfter,
     /// A watch ends with a lost connection.
     WatchBreak {
         /// Once it has delivered so many events.
@@ -218,6 +223,7 @@ pub struct Faults {
 struct Inner {
     active: Mutex<Vec<ActiveFault>>,
     changes: watch::Sender<u64>,
+    hung: watch::Sender<u64>,
     wake: Arc<Notify>,
 }
 
@@ -236,7 +242,8 @@ pub(super) struct Call<'a> {
 
 impl Faults {
     pub(super) fn new(wake: Arc<Notify>) -> Faults {
-        Faults { inner: Arc::new(Inner { active: Mutex::default(), changes: watch::Sender::new(0), wake }) }
+        let (changes, hung) = (watch::Sender::new(0), watch::Sender::new(0));
+        Faults { inner: Arc::new(Inner { active: Mutex::default(), changes, hung, wake }) }
     }
 
     /// Switches a fault on. Watches that are open, pods and namespaces feel it at once.
@@ -269,6 +276,17 @@ impl Faults {
     /// The faults that are on, and how often each has fired.
     pub fn list(&self) -> Vec<ActiveFault> {
         self.lock().clone()
+    }
+
+    /// How many calls were left hanging so far; one that is executed first counts once it was.
+    pub fn hung(&self) -> watch::Receiver<u64> {
+        self.inner.hung.subscribe()
+    }
+
+    /// Leaves the call that asks for it hanging: it does not return.
+    pub(super) async fn hang(&self) -> Infallible {
+        self.inner.hung.send_modify(|count| *count += 1);
+        std::future::pending().await
     }
 
     fn changed(&self) {

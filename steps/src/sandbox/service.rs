@@ -109,7 +109,7 @@ where
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
-    let mut drop_answer = false;
+    let (mut drop_answer, mut hang) = (false, false);
     if !matches!(request.target, Target::Sandbox(_)) {
         let (wait, action) = shared.faults.on_call(call_of(&request));
         if !wait.is_zero() {
@@ -126,6 +126,8 @@ where
             Some(FaultAction::DropBefore) => return Err(ConnectionLost),
             Some(FaultAction::Gone) => return Ok(refuse(&Refusal::of_code(410))),
             Some(FaultAction::DropAfter) => drop_answer = true,
+            Some(FaultAction::HangBefore) => match shared.faults.hang().await {},
+            Some(FaultAction::HangAfter) => hang = true,
             _ => {}
         }
     }
@@ -142,6 +144,9 @@ where
         Err(_) => return Err(ConnectionLost),
     };
     let response = respond(&shared, &request, &body);
+    if hang {
+        match shared.faults.hang().await {}
+    }
     if drop_answer { Err(ConnectionLost) } else { Ok(response.unwrap_or_else(|refusal| refuse(&refusal))) }
 }
 

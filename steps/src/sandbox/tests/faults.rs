@@ -33,6 +33,21 @@ async fn a_lost_answer_leaves_its_write_and_a_lost_call_does_not() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_call_that_hangs_is_never_answered_and_counts_once_it_was_executed() {
+    let sandbox = with_namespace("a").await;
+    let maps = api::<ConfigMap>(&sandbox);
+    for (count, (action, is_there)) in (1..).zip([(FaultAction::HangBefore, false), (FaultAction::HangAfter, true)]) {
+        let mut hung = sandbox.faults().hung();
+        sandbox.faults().add(Fault::new(action).verb("write").times(1));
+        tokio::select! {
+            answer = apply(&maps, json!({"metadata": {"name": "m"}})) => panic!("it was answered: {answer:?}"),
+            seen = hung.wait_for(|hung| *hung == count) => drop(seen.expect("the sandbox is there")),
+        }
+        assert_eq!(maps.get_opt("m").await.expect("asked").is_some(), is_there);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn latency_delays_a_call_by_the_clock() {
     let sandbox = with_namespace("a").await;
     sandbox.faults().add(Fault::latency(Duration::from_secs(90)));

@@ -29,6 +29,7 @@ pub(crate) struct Launch {
     program: PathBuf,
     arguments: Vec<OsString>,
     log: PathBuf,
+    removed: Vec<OsString>,
 }
 
 impl Launch {
@@ -71,7 +72,20 @@ impl Launch {
             crate::telemetry::LogFormat::Json => "json",
         };
         arguments.extend(["--log-format".into(), format.into()]);
-        Ok(Self { program: super::this_program()?, arguments, log: settings.data.join("cairn.log") })
+        Ok(Self {
+            program: this_program()?,
+            arguments,
+            log: settings.data.join("cairn.log"),
+            // A fault is for the one that it is meant for.
+            removed: vec!["CAIRN_KILL_AT".into(), "CAIRN_FAIL_AT".into()],
+        })
+    }
+
+    /// The same, without the settings that variables make.
+    pub(crate) fn without_variables(mut self) -> Self {
+        let names = std::env::vars_os().map(|(name, _)| name);
+        self.removed.extend(names.filter(|name| name.to_string_lossy().starts_with("CAIRN_")));
+        self
     }
 
     /// Where engines write their logs.
@@ -86,13 +100,14 @@ impl Launch {
     pub(crate) async fn start(&self, port: u16, fault: &[String]) -> anyhow::Result<EngineProcess> {
         let log = File::options().create(true).append(true).open(&self.log);
         let log = log.with_context(|| format!("{} cannot be written", self.log.display()))?;
-        let mut child = Command::new(&self.program)
+        let mut command = Command::new(&self.program);
+        for name in &self.removed {
+            command.env_remove(name);
+        }
+        let mut child = command
             .args(&self.arguments)
             .args(["--port", &port.to_string()])
             .args(fault)
-            // A fault is for the one that it is meant for.
-            .env_remove("CAIRN_KILL_AT")
-            .env_remove("CAIRN_FAIL_AT")
             // A group of its own: Ctrl-C at a terminal is for this process, which then ends the engine in order. The
             // signal of both would be a second one to the engine, and end it at once.
             .process_group(0)
@@ -161,6 +176,14 @@ impl EngineProcess {
         url(self.port)
     }
 
+    /// Kills it, as `kill -9` does, and returns once nothing of it runs any more.
+    ///
+    /// # Errors
+    /// If the system does not allow that.
+    pub(crate) async fn kill(mut self) -> anyhow::Result<()> {
+        Ok(self.child.kill().await?)
+    }
+
     /// How it ended, once it has.
     pub(crate) async fn ended(&mut self) -> anyhow::Result<Ended> {
         Ok(Ended::of(self.child.wait().await?))
@@ -213,6 +236,11 @@ impl fmt::Display for Ended {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.status.fmt(f)
     }
+}
+
+/// Where the program itself is: what is started is what is running.
+fn this_program() -> anyhow::Result<PathBuf> {
+    std::env::current_exe().context("the program does not know where it is")
 }
 
 fn url(port: u16) -> String {

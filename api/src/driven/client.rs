@@ -70,6 +70,22 @@ impl Client {
         bail!("{user} has {NAMES_MAX} clusters here already: choose another --data")
     }
 
+    /// Asks for this creation under `key`, and waits for its end for at most `wait`: the status and the body.
+    ///
+    /// # Errors
+    /// If there is no answer: nobody knows then whether it was accepted, and asking again with the same key is safe.
+    pub(crate) async fn create(
+        &self,
+        wanted: &Value,
+        key: &str,
+        wait: Duration,
+    ) -> anyhow::Result<(StatusCode, Value)> {
+        let url = format!("{}/clusters?wait={}s", self.url, wait.as_secs());
+        let asked = self.http.post(url).timeout(wait + ANSWER_TIME_MAX).header("idempotency-key", key).json(wanted);
+        let answer = asked.send().await.context("the engine does not answer")?;
+        Ok((answer.status(), answer.json().await.context("the engine's answer is no JSON")?))
+    }
+
     /// What is at this path.
     ///
     /// # Errors
