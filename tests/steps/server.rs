@@ -196,6 +196,30 @@ async fn a_field_that_the_server_does_not_know_is_refused_by_its_name() -> anyho
     .await
 }
 
+/// C15: also said with 500, and also final: tried again it would be for as long as a server that is ill.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_amount_that_is_none_and_a_value_of_another_type_are_final() -> anyhow::Result<()> {
+    on_the_cluster(async |site| {
+        let namespace = site.namespace().await?;
+        for (pointer, value) in [
+            ("/spec/template/spec/containers/0/resources/limits/memory", json!("1GB")),
+            ("/spec/replicas", json!("three")),
+            ("/spec/template/spec/containers", json!([{"name": "main", "image": "a"}, {"name": "main", "image": "b"}])),
+        ] {
+            let mut body = set(&namespace);
+            *body.pointer_mut(pointer).context("a field")? = value;
+            let object =
+                Object { kind: Kind::StatefulSet, name: "set".to_owned(), namespace: Some(namespace.clone()), body };
+            let error = site.cluster.apply(&object, "nobody", &[]).await.err().context(pointer)?;
+            ensure!(error.failure.class == cairn_engine::ErrorClass::Permanent, "{pointer}: {error}");
+        }
+        let sets = site.objects(Kind::StatefulSet, &namespace);
+        ensure!(sets.get_opt("set").await?.is_none());
+        Ok(())
+    })
+    .await
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_list_comes_in_pages_that_hold_each_object_once() -> anyhow::Result<()> {
     on_the_cluster(async |site| {

@@ -67,7 +67,7 @@ fn of_status(asked: Asked, doing: &str, status: &Status) -> StepError {
         }
         (403, _) => (ErrorClass::Permanent, ": the engine lacks the right; the operator must grant it"),
         (404, _) => (ErrorClass::Permanent, ""),
-        _ if is_unknown_field(status) => (ErrorClass::Permanent, ""),
+        _ if is_misfit(status) => (ErrorClass::Permanent, ""),
         // Executed or not, nobody knows.
         (504, _) | (_, "Timeout") | (500, _) => (asked.unanswered(), ""),
         (500..=599, _) => (asked.unanswered(), ""),
@@ -82,10 +82,14 @@ fn of_status(asked: Asked, doing: &str, status: &Status) -> StepError {
     error
 }
 
-/// Whether the server does not know a field of what was applied. It says so with 500, although it has done nothing and will never
-/// change its mind (C15).
-pub(super) fn is_unknown_field(status: &Status) -> bool {
-    status.code == 500 && status.message.starts_with("failed to create typed patch object")
+/// How the server begins when what was applied does not fit its schema: a field that it does not know, a value of another type, an
+/// item twice; and an amount that is none.
+const MISFITS: [&str; 2] = ["failed to create typed patch object", "failed to convert new object"];
+
+/// Whether what was applied does not fit the server's schema. It says so with 500, although it has done nothing and will never change
+/// its mind (C15).
+pub(super) fn is_misfit(status: &Status) -> bool {
+    status.code == 500 && MISFITS.iter().any(|words| status.message.starts_with(words))
 }
 
 fn has_cause(status: &Status, reason: &str) -> bool {
@@ -93,7 +97,7 @@ fn has_cause(status: &Status, reason: &str) -> bool {
 }
 
 fn words(status: &Status) -> String {
-    let message = status.message.trim();
+    let message = readable(status, status.message.trim());
     if message.is_empty() {
         format!("the cluster answers {} {}", status.code, status.reason)
     } else {
@@ -101,10 +105,22 @@ fn words(status: &Status) -> String {
     }
 }
 
-/// The fields that the server complains about, or the owners of fields: one line each.
+/// A change that is invalid may be told with both objects as the server's own program has them, from the second line on (claims).
+fn readable<'a>(status: &Status, text: &'a str) -> &'a str {
+    if status.code == 422 { text.lines().next().unwrap_or_default() } else { text }
+}
+
+/// The fields that the server complains about, or the owners of fields: one line each. Some it finds twice (C15).
 fn causes(status: &Status) -> Vec<String> {
     let causes = status.details.iter().flat_map(|details| &details.causes);
-    causes.map(|cause| format!("{}: {}", cause.field, cause.message)).collect()
+    let mut lines: Vec<String> = Vec::new();
+    for cause in causes {
+        let line = format!("{}: {}", cause.field, readable(status, &cause.message));
+        if !lines.contains(&line) {
+            lines.push(line);
+        }
+    }
+    lines
 }
 
 fn retry_after(status: &Status) -> Option<Duration> {
@@ -200,9 +216,29 @@ mod tests {
 
     /// C15: it was tried for as long as a step may be tried, as if the server were ill.
     #[test]
-    fn a_field_that_the_server_does_not_know_is_final_although_it_answers_500() {
-        let words = "failed to create typed patch object (a/b; apps/v1, Kind=StatefulSet): .spec.x: field not declared in schema";
-        assert_eq!(answer(Asked::Write, 500, "", "", words).failure.class, ErrorClass::Permanent);
+    fn what_does_not_fit_the_schema_is_final_although_the_server_answers_500() {
+        for words in [
+            "failed to create typed patch object (a/b; apps/v1, Kind=StatefulSet): .spec.x: field not declared in schema",
+            "failed to convert new object (a/b; apps/v1, Kind=StatefulSet) to proper version: unable to convert unstructured \
+             object to apps/v1, Kind=StatefulSet: quantities must match the regular expression '…'",
+        ] {
+            assert_eq!(answer(Asked::Write, 500, "", "", words).failure.class, ErrorClass::Permanent);
+        }
+    }
+
+    #[test]
+    fn what_is_invalid_is_told_once_and_without_the_servers_own_notation() {
+        let told = "Forbidden: spec is immutable after creation\n  core.PersistentVolumeClaimSpec{\n- \tA: 1,\n+ \tA: 2,\n  }\n";
+        let cause = json!({"reason": "FieldValueForbidden", "field": "spec", "message": told});
+        let status: Status = serde_json::from_value(json!({"code": 422, "reason": "Invalid",
+            "message": format!("PersistentVolumeClaim \"a\" is invalid: spec: {told}"), "details": {"causes": [cause, cause]}}))
+        .expect("a status");
+        let error = step_error(Asked::Write, "apply it", &kube::Error::Api(status.boxed()));
+        assert!(
+            error.failure.message.ends_with("is invalid: spec: Forbidden: spec is immutable after creation"),
+            "{error}"
+        );
+        assert_eq!(error.failure.evidence, ["spec: Forbidden: spec is immutable after creation"]);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams, Preconditions};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::errors::{Asked, is_unknown_field, step_error};
+use super::errors::{Asked, is_misfit, step_error};
 use super::{Cluster, Found, Made, applying, place, whose};
 use crate::names;
 use crate::render::{Kind, Object};
@@ -117,9 +117,7 @@ impl Rehearsed {
     /// What this error of the dry run means: only an answer of the server about the object is a refusal.
     fn failed(self, error: &kube::Error) -> Self {
         let verdict = match error {
-            kube::Error::Api(status) if is_unknown_field(status) || !matches!(status.code, 401 | 429 | 500..) => {
-                Word::Refused
-            }
+            kube::Error::Api(status) if is_misfit(status) || !matches!(status.code, 401 | 429 | 500..) => Word::Refused,
             _ => Word::Unchecked,
         };
         let failure = step_error(Asked::Read, &format!("try {}", self.object), error).failure;

@@ -2,13 +2,15 @@
 //! it valid; and what the server fills in or keeps as it was.
 
 use super::defaults;
+use super::fields::{At, duplicates};
 use super::json::{has, number, set, text, unset};
 use super::kinds::{Kind, unknown_fields};
+use super::quantities;
 use super::quota;
 use super::request::{ApiRequest, ObjectTarget, Verb};
 use super::status::{Cause, Refusal};
 use super::store::{Key, State};
-use super::validate;
+use super::validate::{self, QUANTITY};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -180,9 +182,10 @@ pub(super) fn check_identity(target: &ObjectTarget, object: &mut Value) -> Resul
         } else if found.is_empty() {
             set(object, &format!("/metadata/{field}"), wanted.clone());
         } else if found != *wanted {
-            return Err(Refusal::bad_request(format!(
-                "the {field} of the provided object does not match the {field} sent on the request"
-            )));
+            return Err(Refusal::bad_request(match field {
+                "name" => format!("the name of the object ({found}) does not match the name on the URL ({wanted})"),
+                _ => "the namespace of the provided object does not match the namespace sent on the request".to_owned(),
+            }));
         }
     }
     if kind.info().namespaced && target.namespace.is_empty() {
@@ -192,19 +195,23 @@ pub(super) fn check_identity(target: &ObjectTarget, object: &mut Value) -> Resul
 }
 
 pub(super) fn decode_into(kind: Kind, object: &mut Value) -> Result<(), Refusal> {
-    let decoded = kind.decode(object).map_err(|error| wrong_type(kind, &error))?;
+    let decoded = kind.decode(object).map_err(|error| wrong_type(kind, error))?;
     *object = decoded;
     Ok(())
 }
 
-fn wrong_type(kind: Kind, error: &serde_json::Error) -> Refusal {
+fn wrong_type(kind: Kind, error: impl std::fmt::Display) -> Refusal {
     let info = kind.info();
     Refusal::bad_request(format!("{} in version \"v1\" cannot be handled as a {}: {error}", info.kind, info.kind))
 }
 
 /// Decodes in place; unknown fields go, with a warning, or an error where the client asks for one.
 pub(super) fn check_fields(kind: Kind, request: &ApiRequest, object: &mut Value) -> Result<Vec<String>, Refusal> {
-    let known = kind.decode(object).map_err(|error| wrong_type(kind, &error))?;
+    let known = kind.decode(object).map_err(|error| wrong_type(kind, error))?;
+    // Of a patch it is the result that is wrong.
+    if request.verb != Verb::Patch && !quantities::are_readable(&known) {
+        return Err(wrong_type(kind, QUANTITY));
+    }
     let unknown = unknown_fields(object, &known);
     *object = known;
     if unknown.is_empty() || request.option("fieldValidation") == "Ignore" {
@@ -222,28 +229,49 @@ pub(super) fn check_fields(kind: Kind, request: &ApiRequest, object: &mut Value)
     }
 }
 
-/// An applied object is judged by the schema, whatever validation was asked for: a field that it does not know is a 500
-/// (C15), and strict validation only refuses what is said twice.
+/// An applied object is judged by the schema, whatever validation was asked for: a field that it does not know, a value of another
+/// type, an item twice are a 500 (C15), and strict validation only refuses what is said twice.
 pub(super) fn check_applied_fields(kind: Kind, config: &Value) -> Result<(), Refusal> {
-    let known = kind.decode(config).map_err(|error| wrong_type(kind, &error))?;
-    let unknown = unknown_fields(config, &known);
-    if unknown.is_empty() {
+    let misfits = match kind.decode(config) {
+        Err(error) => vec![error.to_string()],
+        Ok(known) => {
+            let unknown = unknown_fields(config, &known);
+            let unknown = unknown.iter().map(|path| format!(".{path}: field not declared in schema"));
+            let mut misfits: Vec<String> = unknown.collect();
+            misfits.extend(duplicates(config, &At::root(kind)));
+            misfits
+        }
+    };
+    let told = match misfits.as_slice() {
+        [] => return Ok(()),
+        [one] => one.clone(),
+        many => format!("errors:\n  {}", many.join("\n  ")),
+    };
+    Err(Refusal::new(500, "", format!("failed to create typed patch object ({}): {told}", described(kind, config))))
+}
+
+/// What comes of an apply, decoded. An amount that is none has the schema's type, and is found out only here.
+pub(super) fn decode_applied(kind: Kind, object: &mut Value) -> Result<(), Refusal> {
+    decode_into(kind, object)?;
+    if quantities::are_readable(object) {
         return Ok(());
     }
-    let paths: Vec<String> = unknown.iter().map(|path| format!(".{path}: field not declared in schema")).collect();
-    let told = if let [one] = paths.as_slice() { one.clone() } else { format!("errors:\n  {}", paths.join("\n  ")) };
-    let key = Key::of(kind, config);
-    let of = if key.namespace.is_empty() { key.name } else { format!("{}/{}", key.namespace, key.name) };
+    let (version, name) = (kind.api_version(), kind.info().kind);
     Err(Refusal::new(
         500,
         "",
         format!(
-            "failed to create typed patch object ({of}; {}, Kind={}): {}",
-            kind.api_version(),
-            kind.info().kind,
-            told
+            "failed to convert new object ({}) to proper version ({version}): unable to convert unstructured object to {version}, Kind={name}: {QUANTITY}",
+            described(kind, object)
         ),
     ))
+}
+
+/// `a/es; apps/v1, Kind=StatefulSet`.
+fn described(kind: Kind, object: &Value) -> String {
+    let key = Key::of(kind, object);
+    let name = if key.namespace.is_empty() { key.name } else { format!("{}/{}", key.namespace, key.name) };
+    format!("{name}; {}, Kind={}", kind.api_version(), kind.info().kind)
 }
 
 /// A version or UID in what was sent is a condition. A patch to another UID would change what cannot change, a replacement

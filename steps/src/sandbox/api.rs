@@ -4,7 +4,7 @@
 //! A dry run does all but the last. Everything happens under the caller's lock: a write is one step for the world.
 
 use super::admission::{
-    admit_new, check_applied_fields, check_fields, check_identity, check_version, decode_into, settle,
+    admit_new, check_applied_fields, check_fields, check_identity, check_version, decode_applied, settle,
 };
 use super::apply::{self, Writer};
 use super::delete;
@@ -136,7 +136,9 @@ fn change(state: &mut State, request: &ApiRequest, target: &ObjectTarget, body: 
         check_identity(target, &mut sent)?;
         sent
     } else {
-        patch::apply(target.kind, &request.content_type, &live, &sent)?
+        let mut patched = patch::apply(target.kind, &request.content_type, &live, &sent)?;
+        check_identity(target, &mut patched)?;
+        patched
     };
     check_version(request, &key, &live, &new)?;
     let warnings = check_fields(target.kind, request, &mut new)?;
@@ -190,14 +192,15 @@ fn server_side_apply(
             return Err(Refusal::conflict(target.kind, &target.name, &why));
         }
         let mut object = apply::apply(target.kind, None, &config, writer, false)?;
-        decode_into(target.kind, &mut object)?;
+        decode_applied(target.kind, &mut object)?;
         let made = make(state, request, target.kind, object, "apply")?;
         return Ok(Answer { code: 201, ..Answer::ok((*made).clone()) });
     };
-    check_version(request, &key, &live, &config)?;
+    // Conflicts come before conditions: those are looked at with the store's own.
     let mut merged = apply::apply(target.kind, Some(&live), &config, writer, request.is("force"))?;
+    check_version(request, &key, &live, &config)?;
     let managed = unset(&mut merged, "/metadata/managedFields");
-    decode_into(target.kind, &mut merged)?;
+    decode_applied(target.kind, &mut merged)?;
     let mut new = settle(state, target, &live, merged)?;
     if let Some(managed) = managed {
         set(&mut new, "/metadata/managedFields", managed);
@@ -220,10 +223,13 @@ pub(super) fn replace(
     }
     let key = target.key();
     if delete::is_finished(target.kind, &new) {
-        let mut removed = state.remove(&key).unwrap_or_else(|| live.clone());
-        note_effect(state, request, verb, target.kind, &target.subresource, Some(live), &removed);
-        Arc::make_mut(&mut removed);
-        return Ok(removed);
+        state.remove(&key);
+        // As it was changed: without what held it, and with the version of its deletion.
+        let mut last = new;
+        set(&mut last, "/metadata/resourceVersion", state.version().to_string());
+        let last = Arc::new(last);
+        note_effect(state, request, verb, target.kind, &target.subresource, Some(live), &last);
+        return Ok(last);
     }
     let kept = state.put(target.kind, new);
     if !Arc::ptr_eq(&kept, live) {

@@ -44,7 +44,8 @@ pub(super) fn apply(
 ) -> Result<Value, Refusal> {
     let root = At::root(kind);
     let config = tracked(applied, writer.subresource);
-    let fields = FieldSet::of(&config, &root);
+    // An apply of nothing owns nothing, and not the object as such.
+    let fields = if config == json!({}) { FieldSet::default() } else { FieldSet::of(&config, &root) };
     let Some(live) = live else {
         let mut object = without_nulls(applied);
         write_managers(&mut object, &[Manager::new(kind, writer, true, fields)]);
@@ -71,8 +72,11 @@ pub(super) fn apply(
             continue;
         }
         for field in theirs.paths() {
-            let message = format!("conflict with \"{}\"{} using {}", manager.name, manager.also(), manager.api_version);
-            causes.push(Cause { field, reason: "FieldManagerConflict", message });
+            causes.push(Cause {
+                field,
+                reason: "FieldManagerConflict",
+                message: format!("conflict with {}", manager.told()),
+            });
         }
     }
     if !causes.is_empty() {
@@ -224,8 +228,16 @@ impl Manager {
         }
     }
 
-    fn also(&self) -> String {
-        if self.subresource.is_empty() { String::new() } else { format!(" with subresource \"{}\"", self.subresource) }
+    /// As a conflict names him: of those who apply the version is nobody's business.
+    fn told(&self) -> String {
+        let mut text = format!("\"{}\"", self.name);
+        if !self.subresource.is_empty() {
+            text.push_str(&format!(" with subresource \"{}\"", self.subresource));
+        }
+        if !self.applies {
+            text.push_str(&format!(" using {}", self.api_version));
+        }
+        text
     }
 }
 
@@ -308,13 +320,41 @@ mod tests {
         let refusal =
             apply(KIND, Some(&live), &set(json!({"replicas": 2})), writer("cairn"), false).expect_err("conflicts");
         assert_eq!(refusal.code, 409);
-        assert_eq!(
-            refusal.message,
-            "Apply failed with 1 conflict: conflict with \"kubectl\" using apps/v1: .spec.replicas"
-        );
+        assert_eq!(refusal.message, "Apply failed with 1 conflict: conflict with \"kubectl\": .spec.replicas");
         let live = apply(KIND, Some(&live), &set(json!({"replicas": 2})), writer("cairn"), true).expect("forced");
         assert_eq!(read_managers(&live).len(), 1);
         assert_eq!(live["spec"]["replicas"], 2);
+    }
+
+    #[test]
+    fn several_conflicts_are_told_by_manager_and_the_shallow_fields_first() {
+        let config = |image: &str, replicas: i64| {
+            set(json!({"replicas": replicas, "minReadySeconds": replicas,
+                "template": {"spec": {"containers": [{"name": "c", "image": image}]}}}))
+        };
+        let live = apply(KIND, None, &config("x", 1), writer("cairn"), false).expect("creates");
+        let mut scaled = live.clone();
+        scaled["spec"]["minReadySeconds"] = json!(3);
+        own_changes(KIND, Some(&live), &mut scaled, writer("kubectl"));
+        let refusal = apply(KIND, Some(&scaled), &config("y", 2), writer("other"), false).expect_err("conflicts");
+        assert_eq!(
+            refusal.message,
+            "Apply failed with 3 conflicts: conflicts with \"cairn\":\n- .spec.replicas\n\
+             - .spec.template.spec.containers[name=\"c\"].image\nconflicts with \"kubectl\" using apps/v1:\n\
+             - .spec.minReadySeconds"
+        );
+    }
+
+    #[test]
+    fn an_apply_of_nothing_takes_back_what_was_applied_and_the_manager_goes() {
+        let live = apply(KIND, None, &set(json!({"replicas": 1})), writer("theirs"), false).expect("creates");
+        let live =
+            apply(KIND, Some(&live), &set(json!({"serviceName": "s"})), writer("cairn"), false).expect("applies");
+        let nothing = json!({"apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": {"name": "a"}});
+        let live = apply(KIND, Some(&live), &nothing, writer("cairn"), false).expect("applies");
+        let managers = read_managers(&live);
+        assert_eq!(managers.iter().map(|manager| manager.name.as_str()).collect::<Vec<_>>(), ["theirs"]);
+        assert_eq!(live["spec"], json!({"replicas": 1}));
     }
 
     #[test]

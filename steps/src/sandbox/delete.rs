@@ -178,9 +178,12 @@ fn unmet(key: &Key, name: &str, wanted: &str, found: &str) -> Refusal {
         Kind::Namespace if name == "UID" => {
             format!("Precondition failed: UID in precondition: {wanted}, UID in object meta: {found}")
         }
-        _ => format!(
-            "the {name} in the precondition ({wanted}) does not match the {name} in record ({found}). The object might have been {then}"
-        ),
+        _ => {
+            let why = format!(
+                "the {name} in the precondition ({wanted}) does not match the {name} in record ({found}). The object might have been {then}"
+            );
+            return Refusal::conflict_of_kind(key.kind, &key.name, &why);
+        }
     };
     Refusal::conflict(key.kind, &key.name, &why)
 }

@@ -6,7 +6,7 @@
 
 use super::kinds::Kind;
 use serde_json::{Map, Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// How a list merges.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,6 +118,48 @@ pub(super) fn item_element(item: &Value, list: ListType) -> Option<String> {
     }
 }
 
+/// Each list of this value that has two items of the same keys.
+pub(super) fn duplicates(value: &Value, at: &At) -> Vec<String> {
+    let mut found = Vec::new();
+    collect_duplicates(value, at, "", &mut found);
+    found
+}
+
+fn collect_duplicates(value: &Value, at: &At, path: &str, found: &mut Vec<String>) {
+    match value {
+        Value::Object(fields) if !at.is_atomic_map() => {
+            for (name, value) in fields {
+                collect_duplicates(value, &at.field(name), &format!("{path}.{name}"), found);
+            }
+        }
+        Value::Array(items) if at.list_type() != ListType::Atomic => {
+            let mut seen = BTreeSet::new();
+            for item in items {
+                let Some(element) = item_element(item, at.list_type()) else { continue };
+                let here = step(&element);
+                collect_duplicates(item, at, &format!("{path}{here}"), found);
+                if !seen.insert(element) {
+                    found.push(format!("{path}: duplicate entries for key {here}"));
+                }
+            }
+        }
+        _ => {}
+    }
+}
+
+/// An element of a [`FieldSet`] as messages write it.
+fn step(element: &str) -> String {
+    match element.split_at(2) {
+        ("f:", field) => format!(".{field}"),
+        ("v:", value) => format!("[={value}]"),
+        (_, keys) => {
+            let keys: Map<String, Value> = serde_json::from_str(keys).unwrap_or_default();
+            let keys: Vec<String> = keys.iter().map(|(key, value)| format!("{key}={value}")).collect();
+            format!("[{}]", keys.join(","))
+        }
+    }
+}
+
 /// A set of fields. `member`: the field itself is in it, not only some below.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct FieldSet {
@@ -219,21 +261,12 @@ impl FieldSet {
         paths
     }
 
+    /// Those that lie in here first, and then those below them, as the API server lists them.
     fn collect_paths(&self, at: &str, paths: &mut Vec<String>) {
-        if self.member {
-            paths.push(at.to_owned());
-        }
+        let here = |name: &str| format!("{at}{}", step(name));
+        paths.extend(self.children.iter().filter(|(_, child)| child.member).map(|(name, _)| here(name)));
         for (name, child) in &self.children {
-            let here = match name.split_at(2) {
-                ("f:", field) => format!("{at}.{field}"),
-                ("v:", value) => format!("{at}[={value}]"),
-                (_, keys) => {
-                    let keys: Map<String, Value> = serde_json::from_str(keys).unwrap_or_default();
-                    let keys: Vec<String> = keys.iter().map(|(key, value)| format!("{key}={value}")).collect();
-                    format!("{at}[{}]", keys.join(","))
-                }
-            };
-            child.collect_paths(&here, paths);
+            child.collect_paths(&here(name), paths);
         }
     }
 }

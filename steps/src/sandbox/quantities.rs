@@ -23,6 +23,20 @@ const BINARY: [(&str, i128); 6] =
     [("Ei", 1 << 60), ("Pi", 1 << 50), ("Ti", 1 << 40), ("Gi", 1 << 30), ("Mi", 1 << 20), ("Ki", 1 << 10)];
 const DECIMAL: [(&str, u32); 7] = [("E", 18), ("P", 15), ("T", 12), ("G", 9), ("M", 6), ("k", 3), ("", 0)];
 
+/// Whether every amount of this object can be parsed: what containers and claims ask for, what quotas allow, what volumes have.
+pub(super) fn are_readable(object: &Value) -> bool {
+    match object {
+        Value::Object(fields) => fields.iter().all(|(name, value)| match (name.as_str(), value) {
+            ("requests" | "limits" | "hard" | "capacity", Value::Object(amounts)) => {
+                amounts.values().all(|amount| amount.as_str().and_then(Quantity::parse).is_some())
+            }
+            _ => are_readable(value),
+        }),
+        Value::Array(items) => items.iter().all(are_readable),
+        _ => true,
+    }
+}
+
 impl Quantity {
     /// Parses as the API server does; nothing for what it refuses.
     pub(super) fn parse(text: &str) -> Option<Quantity> {

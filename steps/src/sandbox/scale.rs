@@ -19,9 +19,13 @@ pub(super) fn show(object: &Value) -> Value {
         })
         .map(|(name, value)| (name.clone(), value.clone()))
         .collect();
+    // None is left out, of the wish and not of what is there.
+    let wanted = match number(object, "/spec/replicas") {
+        0 => json!({}),
+        replicas => json!({"replicas": replicas}),
+    };
     json!({
-        "kind": "Scale", "apiVersion": "autoscaling/v1", "metadata": metadata,
-        "spec": {"replicas": number(object, "/spec/replicas")},
+        "kind": "Scale", "apiVersion": "autoscaling/v1", "metadata": metadata, "spec": wanted,
         "status": {"replicas": number(object, "/status/replicas"), "selector": labels.join(",")},
     })
 }

@@ -4,6 +4,7 @@
 
 use super::kinds::Kind;
 use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// A refusal: what a client gets instead of what it asked for.
@@ -74,6 +75,14 @@ impl Refusal {
         Refusal::new(409, "Conflict", message).about(kind, name)
     }
 
+    /// The same where the API server says the kind instead of the resource: a condition of a deletion that is not met.
+    pub(super) fn conflict_of_kind(kind: Kind, name: &str, why: &str) -> Refusal {
+        let message = format!("Operation cannot be fulfilled on {} \"{name}\": {why}", kind_title(kind));
+        let mut refusal = Refusal::new(409, "Conflict", message).about(kind, name);
+        refusal.details.insert("kind".to_owned(), json!(kind.info().kind));
+        refusal
+    }
+
     pub(super) fn bad_request(message: impl Into<String>) -> Refusal {
         Refusal::new(400, "BadRequest", message)
     }
@@ -98,24 +107,33 @@ impl Refusal {
 
     /// A 422 with a cause for each wrong field.
     pub(super) fn invalid(kind: Kind, name: &str, causes: Vec<Cause>) -> Refusal {
-        let info = kind.info();
-        let title = if info.group.is_empty() { info.kind.to_owned() } else { format!("{}.{}", info.kind, info.group) };
+        let title = kind_title(kind);
         let told: Vec<String> = causes.iter().map(|cause| format!("{}: {}", cause.field, cause.message)).collect();
         let told = if told.len() == 1 { told.concat() } else { format!("[{}]", told.join(", ")) };
         let mut refusal =
             Refusal::new(422, "Invalid", format!("{title} \"{name}\" is invalid: {told}")).about(kind, name);
         // Field errors name the kind, not the resource.
-        refusal.details.insert("kind".to_owned(), json!(info.kind));
+        refusal.details.insert("kind".to_owned(), json!(kind.info().kind));
         refusal.causes(&causes)
     }
 
     /// A 409 of server-side apply: one cause for each field that another manager owns.
     pub(super) fn apply_conflict(causes: &[Cause]) -> Refusal {
-        let count = causes.len();
-        let told: Vec<String> = causes.iter().map(|cause| format!("{}: {}", cause.message, cause.field)).collect();
-        let plural = if count == 1 { "" } else { "s" };
-        Refusal::new(409, "Conflict", format!("Apply failed with {count} conflict{plural}: {}", told.join("\n")))
-            .causes(causes)
+        let told = match causes {
+            [one] => format!("Apply failed with 1 conflict: {}: {}", one.message, one.field),
+            many => {
+                let mut fields: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+                for cause in many {
+                    fields.entry(&cause.message).or_default().push(&cause.field);
+                }
+                let lines = fields.into_iter().flat_map(|(conflict, fields)| {
+                    let whose = conflict.replacen("conflict", "conflicts", 1) + ":";
+                    std::iter::once(whose).chain(fields.into_iter().map(|field| format!("- {field}")))
+                });
+                format!("Apply failed with {} conflicts: {}", many.len(), lines.collect::<Vec<_>>().join("\n"))
+            }
+        };
+        Refusal::new(409, "Conflict", told).causes(causes)
     }
 
     pub(super) fn about(mut self, kind: Kind, name: &str) -> Refusal {
@@ -175,4 +193,10 @@ impl Refusal {
         }
         status
     }
+}
+
+/// `StatefulSet.apps`.
+fn kind_title(kind: Kind) -> String {
+    let info = kind.info();
+    if info.group.is_empty() { info.kind.to_owned() } else { format!("{}.{}", info.kind, info.group) }
 }

@@ -14,11 +14,25 @@ const LABEL: &str = "a lowercase RFC 1123 label must consist of lower case alpha
 const SUBDOMAIN: &str = "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')";
 const SERVICE: &str = "a DNS-1035 label must consist of lower case alphanumeric characters or '-', start with an alphabetic character, and end with an alphanumeric character (e.g. 'my-name',  or 'abc-123', regex used for validation is '[a-z]([-a-z0-9]*[a-z0-9])?')";
 
+/// What is said of a text that is no amount.
+pub(super) const QUANTITY: &str =
+    "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'";
+
+/// Finalizers that may be called by a plain name.
+const STANDARD_FINALIZERS: [&str; 3] = ["foregroundDeletion", "kubernetes", "orphan"];
+
 /// An object as it will be kept, new or changed.
 pub(super) fn new(kind: Kind, object: &Value) -> Result<(), Refusal> {
     let mut causes = Vec::new();
     check_name(kind, object, &mut causes);
     check_metadata(object, "metadata", &mut causes);
+    for (index, finalizer) in items(object, "/metadata/finalizers").iter().enumerate() {
+        let name = finalizer.as_str().unwrap_or_default();
+        if !name.contains('/') && !STANDARD_FINALIZERS.contains(&name) {
+            let why = "name is neither a standard finalizer name nor is it fully qualified";
+            causes.push(Cause::invalid(format!("metadata.finalizers[{index}]"), finalizer, why));
+        }
+    }
     match kind {
         Kind::StatefulSet | Kind::Deployment | Kind::ReplicaSet => check_workload(kind, object, &mut causes),
         Kind::Pod => validate_pod::check(object, "spec", &[], &mut causes),
@@ -57,6 +71,7 @@ pub(super) fn new(kind: Kind, object: &Value) -> Result<(), Refusal> {
 /// A change, besides what holds for a new object.
 pub(super) fn change(state: &State, kind: Kind, old: &Value, new: &Value) -> Result<(), Refusal> {
     let mut causes = Vec::new();
+    check_finalizers_of_going(old, new, &mut causes);
     match kind {
         Kind::StatefulSet => {
             const MUTABLE: [&str; 7] = [
@@ -105,6 +120,17 @@ pub(super) fn change(state: &State, kind: Kind, old: &Value, new: &Value) -> Res
         _ => {}
     }
     refuse(kind, new, causes)
+}
+
+/// What is being deleted can only lose what holds it.
+fn check_finalizers_of_going(old: &Value, new: &Value, causes: &mut Vec<Cause>) {
+    let held = items(old, "/metadata/finalizers");
+    let added: Vec<String> =
+        items(new, "/metadata/finalizers").iter().filter(|one| !held.contains(one)).map(Value::to_string).collect();
+    if has(old, "/metadata/deletionTimestamp") && !added.is_empty() {
+        let why = "no new finalizers can be added if the object is being deleted, found new finalizers";
+        causes.push(Cause::forbidden("metadata.finalizers", format!("{why} []string{{{}}}", added.join(", "))));
+    }
 }
 
 fn refuse(kind: Kind, object: &Value, causes: Vec<Cause>) -> Result<(), Refusal> {
@@ -195,11 +221,7 @@ pub(super) fn is_label_value(value: &str) -> bool {
 pub(super) fn check_quantity(value: &Value, field: &str, causes: &mut Vec<Cause>) -> Option<Quantity> {
     let quantity = value.as_str().and_then(Quantity::parse);
     match quantity {
-        None => causes.push(Cause::invalid(
-            field,
-            value,
-            "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'",
-        )),
+        None => causes.push(Cause::invalid(field, value, QUANTITY)),
         Some(found) if found.milli < 0 => {
             causes.push(Cause::invalid(field, value, "must be greater than or equal to 0"))
         }

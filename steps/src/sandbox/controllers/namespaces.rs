@@ -60,13 +60,15 @@ fn empty(state: &mut State, key: &Key, namespace: &Value) {
     let mut held: BTreeMap<String, usize> = BTreeMap::new();
     for inside in content {
         let Some(found) = state.get(&inside) else { continue };
-        *remaining.entry(inside.kind.qualified()).or_default() += 1;
+        let info = inside.kind.info();
+        // With the dot also where there is no group: `configmaps.`.
+        *remaining.entry(format!("{}.{}", info.plural, info.group)).or_default() += 1;
         for finalizer in items(found, "/metadata/finalizers") {
             *held.entry(finalizer.as_str().unwrap_or_default().to_owned()).or_default() += 1;
         }
     }
     if let Some(finalizer) = state.faults.of_namespace(&key.name) {
-        remaining.entry("configmaps".to_owned()).or_insert(1);
+        remaining.entry("configmaps.".to_owned()).or_insert(1);
         held.entry(finalizer).or_insert(1);
     }
     let Some(namespace) = state.get(key).cloned() else { return };

@@ -34,7 +34,7 @@ async fn another_manager_with_the_same_manifest_conflicts_on_the_claim_templates
         (causes[0].reason.as_str(), causes[0].field.as_str()),
         ("FieldManagerConflict", ".spec.volumeClaimTemplates")
     );
-    assert_eq!(causes[0].message, "conflict with \"cairn\" using apps/v1");
+    assert_eq!(causes[0].message, "conflict with \"cairn\"");
     set["apiVersion"] = json!("apps/v1");
     set["kind"] = json!("StatefulSet");
     let forced = sets.patch("es", &PatchParams::apply("other").force(), &Patch::Apply(set)).await.expect("forced");
@@ -143,6 +143,74 @@ async fn an_unknown_field_is_500_in_an_apply_strict_or_not_and_in_a_strict_patch
     let patch = Patch::Merge(json!({"spec": {"replica": 1}}));
     let status = refusal(sets.patch("es", &strict, &patch).await.expect_err("refused"));
     assert!(status.code == 422 && status.message.contains("unknown field \"spec.replica\""), "{}", status.message);
+}
+
+/// C15: seen on a real server. None of it is the server's fault, though it says so.
+#[tokio::test(start_paused = true)]
+async fn what_does_not_fit_the_schema_is_500_in_an_apply_and_400_in_a_create() {
+    let sandbox = with_namespace("a").await;
+    let sets = api::<StatefulSet>(&sandbox);
+    let container = "/spec/template/spec/containers/0";
+    for (pointer, value, words) in [
+        (
+            "/spec/replicas".to_owned(),
+            json!("three"),
+            "failed to create typed patch object (a/es; apps/v1, Kind=StatefulSet): ",
+        ),
+        (format!("{container}/resources/limits/memory"), json!("1GB"), "failed to convert new object (a/es; "),
+        (
+            format!("{container}/volumeMounts"),
+            json!([{"name": "data", "mountPath": "/x"}, {"name": "data", "mountPath": "/x"}]),
+            ".spec.template.spec.containers[name=\"es\"].volumeMounts: duplicate entries for key [mountPath=\"/x\"]",
+        ),
+    ] {
+        let mut set = stateful_set(1, "es:1", "Parallel");
+        *set.pointer_mut(&pointer).expect("a field") = value;
+        let status = refusal(apply(&sets, set.clone()).await.expect_err(words));
+        assert_eq!((status.code, status.reason.as_str()), (500, ""), "{}", status.message);
+        assert!(status.message.contains(words), "{}", status.message);
+        if !pointer.ends_with("Mounts") {
+            let create = http::Request::post("/apis/apps/v1/namespaces/a/statefulsets");
+            let create = create.header("content-type", "application/json").body(set.to_string().into_bytes());
+            let answer = sandbox.client().request::<Value>(create.expect("a request")).await;
+            assert_eq!(refusal(answer.expect_err("refused")).code, 400);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_patch_keeps_the_name_and_what_is_going_takes_no_new_finalizer() {
+    let sandbox = with_namespace("a").await;
+    let maps = api::<ConfigMap>(&sandbox);
+    apply(&maps, json!({"metadata": {"name": "m", "finalizers": ["example.com/one"]}})).await.expect("applied");
+    let patch = async |metadata: Value| {
+        maps.patch("m", &PatchParams::default(), &Patch::Merge(json!({"metadata": metadata}))).await
+    };
+    let status = refusal(patch(json!({"name": "other"})).await.expect_err("refused"));
+    assert_eq!(
+        (status.code, status.message.as_str()),
+        (400, "the name of the object (other) does not match the name on the URL (m)")
+    );
+    let status = refusal(patch(json!({"finalizers": ["plain"]})).await.expect_err("refused"));
+    assert_eq!(
+        (status.code, status.details.expect("details").causes[0].field.as_str()),
+        (422, "metadata.finalizers[0]")
+    );
+    let wrong = kube::api::Preconditions { uid: Some("another".to_owned()), resource_version: None };
+    let params = DeleteParams { preconditions: Some(wrong), ..DeleteParams::default() };
+    let status = refusal(maps.delete("m", &params).await.expect_err("refused"));
+    assert!(
+        status.message.starts_with("Operation cannot be fulfilled on ConfigMap \"m\": the UID"),
+        "{}",
+        status.message
+    );
+    maps.delete("m", &DeleteParams::default()).await.expect("begun");
+    let status =
+        refusal(patch(json!({"finalizers": ["example.com/one", "example.com/two"]})).await.expect_err("refused"));
+    assert!(status.code == 422 && status.message.contains("no new finalizers can be added"), "{}", status.message);
+    let last = patch(json!({"finalizers": null})).await.expect("released");
+    assert!(last.metadata.finalizers.is_none(), "{last:?}");
+    assert!(maps.get_opt("m").await.expect("asked").is_none());
 }
 
 #[tokio::test(start_paused = true)]
