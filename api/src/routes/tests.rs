@@ -9,6 +9,7 @@ use cairn_steps::{
     create::{Deps, create_definition},
     delete::delete_definition,
     elastic::Elastic,
+    overlay::Overlay,
     report::STATUSES,
     sandbox::{Sandbox, SandboxOptions},
     update::update_definition,
@@ -83,10 +84,19 @@ impl Api {
     }
 
     async fn with(rules: Rules, sandbox: SandboxOptions, fail_at: Option<&str>) -> Self {
+        Self::overlaid(rules, sandbox, fail_at, None).await
+    }
+
+    async fn overlaid(
+        rules: Rules,
+        sandbox: SandboxOptions,
+        fail_at: Option<&str>,
+        overlay: Option<Arc<Overlay>>,
+    ) -> Self {
         let sandbox = Sandbox::open(sandbox).expect("in memory");
         let app = closed(rules, &sandbox);
         let cluster = Cluster::new(sandbox.client());
-        let create = create_definition(Deps::new(cluster.clone(), app.gitlab.clone()));
+        let create = create_definition(Deps { overlay, ..Deps::new(cluster.clone(), app.gitlab.clone()) });
         let update = update_definition(cluster.clone(), RolloutRules::default());
         let definitions = [create, update, delete_definition(cluster)];
         let definitions =

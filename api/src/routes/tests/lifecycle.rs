@@ -31,6 +31,13 @@ impl Api {
         answer.json()
     }
 
+    /// Somebody puts something into the namespace, so that a deletion does not begin.
+    async fn held(&self) {
+        let theirs = json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": "theirs" } });
+        let theirs = serde_json::from_value(theirs).expect("an object");
+        self.objects(Kind::ConfigMap).create(&PostParams::default(), &theirs).await.expect("created");
+    }
+
     async fn created(&self, fields: &Value) -> Value {
         self.call("POST", "/clusters?wait=60s", None, &search(fields), 201).await
     }
@@ -161,9 +168,7 @@ async fn a_deletion_that_has_begun_to_delete_is_not_cancelled_and_nobody_is_told
 async fn a_deletion_that_is_parked_says_what_ends_it_and_can_be_cancelled_before_it_has_deleted() {
     let api = quick(None).await;
     api.created(&json!({})).await;
-    let theirs = json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": "theirs" } });
-    let theirs = serde_json::from_value(theirs).expect("an object");
-    api.objects(Kind::ConfigMap).create(&PostParams::default(), &theirs).await.expect("created");
+    api.held().await;
     api.call("DELETE", &format!("{SEARCH}?wait=60s"), None, &Value::Null, 500).await;
     let deletion = api.last_when(|workflow| workflow["status"] == "parked").await;
     for (method, body) in [("DELETE", Value::Null), ("PATCH", json!({ "replicas": 2 }))] {
@@ -176,4 +181,31 @@ async fn a_deletion_that_is_parked_says_what_ends_it_and_can_be_cancelled_before
     api.last_when(|workflow| workflow["status"] == "cancelled").await;
     // It is there as before, and can be changed.
     api.call("PATCH", &format!("{SEARCH}?wait=60s"), None, &json!({ "mem_limit": "3Gi" }), 200).await;
+}
+
+/// A deletion does not repeat the overlay in the journal: what goes on after it was cancelled finds it where it is.
+#[tokio::test]
+async fn a_cluster_whose_deletion_was_cancelled_keeps_its_overlay_through_the_next_change() {
+    let path = ["metadata", "annotations", "example.com/owner"].map(|field| json!({ "field": field }));
+    let overlay = json!({ "sha256": "", "additions": [], "patches": [
+        { "kind": "StatefulSet", "name": "elasticsearch", "edits": [{ "path": path, "value": "search team" }] }] });
+    let overlay = Arc::new(serde_json::from_value(overlay).expect("an overlay"));
+    let options = SandboxOptions { pod_ready_after: Duration::ZERO, ..Default::default() };
+    let api = Api::overlaid(Rules::default(), options, None, Some(overlay)).await;
+    api.created(&json!({})).await;
+    api.held().await;
+    // Twice, so that the second finds nothing in the journal of the first.
+    for _ in 0..2 {
+        api.call("DELETE", SEARCH, None, &Value::Null, 202).await;
+        let deletion = api.last_when(|workflow| workflow["status"] == "parked").await;
+        let at = format!("/workflows/{}/cancel", deletion["id"].as_str().expect("an id"));
+        api.call("POST", &at, None, &Value::Null, 202).await;
+        api.last_when(|workflow| workflow["status"] == "cancelled").await;
+    }
+    let journal = api.get("/workflows?kind=delete").await.json()["workflows"][0]["id"].clone();
+    let journal = api.get(&format!("/workflows/{}/journal", journal.as_str().expect("an id"))).await.text;
+    assert!(!journal.contains("search team"), "{journal}");
+    api.call("PATCH", &format!("{SEARCH}?wait=60s"), None, &json!({ "mem_limit": "3Gi" }), 200).await;
+    let sets = api.objects(Kind::StatefulSet).get(names::STATEFUL_SET).await.expect("there");
+    assert_eq!(sets.metadata.annotations.expect("annotations")["example.com/owner"], "search team");
 }

@@ -1,6 +1,7 @@
 //! Kept data that no creation could go on with: the record of it came from the last request, and a change that was ended by
 //! force had left more and larger claims than that says. And data that was to be kept and was lost without a word.
 
+use cairn_engine::Output;
 use kube::api::DynamicObject;
 
 use super::*;
@@ -69,6 +70,46 @@ async fn what_a_change_ended_by_force_has_left_is_what_is_kept_and_a_creation_go
     let change = Input::change(request(&bench, 3, "20Gi"), larger, there);
     bench.follow(update_definition(bench.cluster(), RolloutRules::default()), &change);
     bench.up_to("").await;
+}
+
+/// A change that was ended by force while the disks grew leaves some of each size; none becomes smaller, so all become larger.
+#[tokio::test(start_paused = true)]
+async fn claims_of_two_sizes_are_of_one_once_a_creation_has_taken_them_over() {
+    let mut bench = of_two_nodes(true).await;
+    let larger = json!({"spec": {"resources": {"requests": {"storage": "20Gi"}}}});
+    patch(&bench, Kind::PersistentVolumeClaim, &names::claim(1), &larger).await;
+    bench.up_to("").await;
+    bench.finished(Outcome::Succeeded);
+    let kept = Origin::after(&bench.state).expect("readable");
+    let sizes: Vec<String> =
+        kept.kept.iter().flat_map(|kept| &kept.claims).map(|claim| claim.disk_size.to_string()).collect();
+    assert_eq!(sizes, ["10Gi", "20Gi"]);
+    let input = Input::over_kept_data(request(&bench, 2, "20Gi"), kept);
+    bench.follow(create_definition(bench.deps()), &input);
+    bench.up_to("").await;
+    let claims = bench.things().into_iter().filter(|object| object["kind"] == "PersistentVolumeClaim");
+    let sizes: Vec<Value> = claims.map(|claim| claim["spec"]["resources"]["requests"]["storage"].clone()).collect();
+    assert_eq!(sizes, ["20Gi", "20Gi"]);
+}
+
+/// What a build journaled that did not look at the claims still reads: then the last request says what there is.
+#[tokio::test(start_paused = true)]
+async fn a_deletion_that_journaled_no_claims_has_kept_what_its_request_says() {
+    let mut bench = of_two_nodes(true).await;
+    bench.up_to("deleted").await;
+    bench.begun("deleted");
+    let old = Output::new(
+        "kept 4 objects; nothing else is left",
+        &json!({"status": "deleted", "kept": ["Namespace/acme--search"]}),
+    );
+    bench.succeeded("deleted", old.expect("small"));
+    bench.finished(Outcome::Succeeded);
+    let origin = Origin::after(&bench.state).expect("readable");
+    assert_eq!(origin.kept, None);
+    let uids = claim_uids(&bench);
+    bench.follow(create_definition(bench.deps()), &Input::over_kept_data(request(&bench, 2, "10Gi"), origin));
+    bench.up_to("").await;
+    assert_eq!(claim_uids(&bench), uids);
 }
 
 #[tokio::test(start_paused = true)]
