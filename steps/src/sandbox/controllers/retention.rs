@@ -36,9 +36,12 @@ pub(super) fn own_claims(state: &mut State, of: &Value) {
 fn set_owner(state: &mut State, claim: &Key, set: &Value, pod: &Value, owner: Option<&Value>) {
     let Some(live) = state.get(claim).cloned() else { return };
     let ours = [text(set, "/metadata/uid"), text(pod, "/metadata/uid")];
-    let mut owners = items(&live, "/metadata/ownerReferences").to_vec();
-    owners.retain(|owner| !ours.contains(&text(owner, "/uid")));
-    owners.extend(owner.cloned());
+    let before = items(&live, "/metadata/ownerReferences");
+    let others = before.iter().filter(|owner| !ours.contains(&text(owner, "/uid")));
+    let owners: Vec<&Value> = others.chain(owner).collect();
+    if before.iter().eq(owners.iter().copied()) {
+        return;
+    }
     let mut owned = (*live).clone();
     if owners.is_empty() {
         unset(&mut owned, "/metadata/ownerReferences");
