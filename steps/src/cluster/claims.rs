@@ -57,9 +57,16 @@ impl Cluster {
         let found = classes.items.into_iter().find(|found| found.metadata.name.as_deref() == Some(class));
         match found {
             Some(found) if found.allow_volume_expansion == Some(true) => Ok(()),
-            Some(_) => refused(format!(
-                "its StorageClass {class} does not allow it: the operator sets allowVolumeExpansion, if its provisioner can do it"
-            )),
+            Some(found) => {
+                let expands = found.allow_volume_expansion == Some(true);
+                let class_is = format!("StorageClass/{class} has allowVolumeExpansion {expands}");
+                let claim_has = wish(claim).map(|size| format!("claim {name} has {size}"));
+                let why = format!(
+                    "its StorageClass {class} does not allow it: the operator sets allowVolumeExpansion, if its provisioner can \
+                     do it"
+                );
+                refused(why).map_err(|error| error.with_evidence([Some(class_is), claim_has].into_iter().flatten()))
+            }
             None => refused(format!("its StorageClass {class} is gone")),
         }
     }

@@ -65,7 +65,18 @@ fn of_status(asked: Asked, doing: &str, status: &Status) -> StepError {
         (403, _) if status.message.contains("exceeded quota") => {
             (ErrorClass::Permanent, ": the namespace's ResourceQuota is too small; ask for less, or for a larger quota")
         }
-        (403, _) => (ErrorClass::Permanent, ": the engine lacks the right; the operator must grant it"),
+        // C5: who may not resize what does not resize is not the point.
+        (403, _) if status.message.contains("only dynamically provisioned pvc can be resized") => (
+            ErrorClass::Permanent,
+            ": the StorageClass of this claim does not let disks grow; leave disk_size as it is, or have the operator set \
+             allowVolumeExpansion on the class, if its provisioner can do it",
+        ),
+        (403, _) if is_missing_right(status) => {
+            (ErrorClass::Permanent, ": the engine lacks the right; the operator must grant it")
+        }
+        (403, _) => {
+            (ErrorClass::Permanent, ": a rule of the cluster forbids it; the operator knows which, and its exceptions")
+        }
         (404, _) => (ErrorClass::Permanent, ""),
         _ if is_misfit(status) => (ErrorClass::Permanent, ""),
         // Executed or not, nobody knows.
@@ -90,6 +101,12 @@ const MISFITS: [&str; 2] = ["failed to create typed patch object", "failed to co
 /// its mind (C15).
 pub(super) fn is_misfit(status: &Status) -> bool {
     status.code == 500 && MISFITS.iter().any(|words| status.message.starts_with(words))
+}
+
+/// Whether these are the words of the authorizer, and not those of an admission plugin, a webhook or a policy: these answer 403
+/// too, whoever asks.
+fn is_missing_right(status: &Status) -> bool {
+    status.message.is_empty() || (status.message.contains("User \"") && status.message.contains("\" cannot "))
 }
 
 fn has_cause(status: &Status, reason: &str) -> bool {
@@ -259,6 +276,38 @@ mod tests {
         assert_eq!(error.failure.evidence, [".spec: owned by kubectl"]);
         let error = answer(Asked::Write, 403, "Forbidden", "", "pods \"a\" is forbidden: exceeded quota: small");
         assert!(error.failure.message.contains("ResourceQuota is too small"), "{error}");
+    }
+
+    /// What is forbidden to everybody is no right that somebody could grant.
+    #[test]
+    fn each_403_is_told_apart_by_its_words_and_has_its_own_way_out() {
+        for (words, way_out) in [
+            (
+                "persistentvolumeclaims \"elasticsearch-data-elasticsearch-0\" is forbidden: only dynamically provisioned pvc can be \
+                 resized and the storageclass that provisions the pvc must support resize",
+                "allowVolumeExpansion",
+            ),
+            (
+                "pods \"a\" is forbidden: exceeded quota: small, requested: cpu=2, used: cpu=1, limited: cpu=2",
+                "ResourceQuota is too small",
+            ),
+            (
+                "statefulsets.apps \"elasticsearch\" is forbidden: User \"system:serviceaccount:cairn:cairn\" cannot patch resource \
+                 \"statefulsets\" in API group \"apps\" in the namespace \"a\"",
+                "lacks the right",
+            ),
+            (
+                "pods \"a\" is forbidden: violates PodSecurity \"restricted:latest\": runAsNonRoot != true",
+                "a rule of the cluster",
+            ),
+            ("admission webhook \"policy.example.com\" denied the request: no", "a rule of the cluster"),
+        ] {
+            let error = answer(Asked::Write, 403, "Forbidden", "", words);
+            assert_eq!(error.failure.class, ErrorClass::Permanent, "{words}");
+            let said = &error.failure.message;
+            assert!(said.contains(words) && said.contains(way_out), "{way_out}: {said}");
+            assert!(way_out == "lacks the right" || !said.contains("lacks the right"), "{said}");
+        }
     }
 
     #[test]
