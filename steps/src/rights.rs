@@ -105,7 +105,7 @@ pub const RULES: [Rule; 18] = [
         group: "",
         resources: &["pods"],
         verbs: &["list", "watch"],
-        purpose: "follow a rollout, and see why a pod does not start",
+        purpose: "follow a rollout, see why a pod does not start, and count the GPUs that are free",
         without: None,
     },
     Rule {

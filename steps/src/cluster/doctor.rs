@@ -4,7 +4,6 @@
 
 use futures::StreamExt as _;
 use k8s_openapi::api::authorization::v1::{ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec};
-use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::api::storage::v1::StorageClass;
 use kube::Api;
 use kube::api::{ListParams, PostParams};
@@ -12,7 +11,6 @@ use serde::Serialize;
 
 use super::Cluster;
 use super::errors::{Asked, step_error};
-use crate::quantity::Quantity;
 use crate::rights::{Right, rights};
 
 /// The API groups that objects of a cluster, or questions about it, are of; all in version `v1`.
@@ -228,42 +226,26 @@ impl Cluster {
     }
 
     async fn examine_gpus(&self) -> Finding {
-        let api: Api<Node> = Api::all(self.client.clone());
-        let nodes = match api.list(&ListParams::default()).await {
-            Ok(nodes) => nodes.items,
-            Err(error) => {
-                let failed = step_error(Asked::Read, "list the nodes", &error);
-                return Finding::bad(
-                    Verdict::Doubtful,
-                    "gpu",
-                    "nvidia.com/gpu",
-                    failed.failure.message,
-                    "grant list nodes",
-                );
-            }
+        let bad =
+            |detail: String, remedy: &str| Finding::bad(Verdict::Doubtful, "gpu", "nvidia.com/gpu", detail, remedy);
+        let gpus = match self.gpus(None).await {
+            Ok(gpus) => gpus,
+            Err(error) => return bad(error.failure.message, "grant list nodes"),
         };
-        let counts: Vec<u64> = nodes.iter().map(gpus_of).filter(|count| *count > 0).collect();
-        match (counts.iter().max(), counts.iter().sum::<u64>()) {
-            (Some(most), all) => {
-                let detail = format!("{all} on {} of {} nodes, {most} at most on one", counts.len(), nodes.len());
-                Finding::good("gpu", "nvidia.com/gpu", detail)
-            }
-            (None, _) => Finding::bad(
-                Verdict::Doubtful,
-                "gpu",
-                "nvidia.com/gpu",
-                "no node has GPUs: requests with gpu_count above 0 will fail",
+        if gpus.all() == 0 {
+            return bad(
+                "no node has GPUs: requests with gpu_count above 0 will fail".to_owned(),
                 "install the device plugin on nodes that have some, or leave gpu_count at 0",
-            ),
+            );
+        }
+        let (all, with_some, nodes, most) = (gpus.all(), gpus.nodes_with_some(), gpus.nodes, gpus.most());
+        let detail = format!("{all} on {with_some} of {nodes} nodes, {most} at most on one");
+        match gpus.free() {
+            Ok(0) => bad(format!("{detail}; 0 of {all} free now"), "add nodes that have some, or free those in use"),
+            Ok(free) => Finding::good("gpu", "nvidia.com/gpu", format!("{detail}; {free} of {all} free now")),
+            Err(why) => bad(format!("{detail}; how many are free, nobody knows: {why}"), "grant list pods"),
         }
     }
-}
-
-/// How many GPUs a node offers.
-pub(crate) fn gpus_of(node: &Node) -> u64 {
-    let allocatable = node.status.as_ref().and_then(|status| status.allocatable.as_ref());
-    let gpus = allocatable.and_then(|allocatable| allocatable.get("nvidia.com/gpu"));
-    gpus.and_then(|amount| amount.0.parse::<Quantity>().ok()).map_or(0, |amount| amount.as_bytes())
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ pub mod compare;
 pub mod doctor;
 pub mod errors;
 pub mod gone;
+pub mod gpus;
 pub mod health;
 mod pods;
 mod progress;

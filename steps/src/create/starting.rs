@@ -14,6 +14,7 @@ use serde::Serialize;
 
 use crate::cluster::Cluster;
 use crate::cluster::doctor::gpus_of;
+use crate::cluster::gpus::gpus_of;
 use crate::cluster::errors::{Asked, step_error};
 use crate::elastic::Elastic;
 use crate::gitlab::GitLab;
