@@ -24,6 +24,8 @@ pub(crate) struct App {
     pub(crate) cluster: ClusterCheck,
     /// What is laid over the objects of every cluster.
     pub(crate) overlay: Option<Arc<Overlay>>,
+    /// Whether vectors that do not fit are refused, instead of warned of.
+    pub(crate) strict_sizing: bool,
     /// For whoever makes a submission out of what is there.
     pub(crate) services: ServiceLocks,
     /// Set when the program is about to end: whoever waits for something answers now.
@@ -35,6 +37,7 @@ impl App {
     pub(crate) fn new(rules: Rules, elastic: Elastic, cluster: ClusterCheck) -> Self {
         Self {
             overlay: None,
+            strict_sizing: false,
             engine: OnceLock::new(),
             gitlab: GitLab::new(rules.gitlab.clone()),
             rules: RwLock::new(Arc::new(rules)),
@@ -48,6 +51,11 @@ impl App {
     /// The same, with this laid over the objects of every cluster.
     pub(crate) fn with_overlay(self, overlay: Option<Arc<Overlay>>) -> Self {
         Self { overlay, ..self }
+    }
+
+    /// The same, refusing vectors that do not fit, or only warning of them.
+    pub(crate) fn sizing_strictly(self, strict_sizing: bool) -> Self {
+        Self { strict_sizing, ..self }
     }
 
     /// Recovery is done: the routes are open. Only the first call counts.

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use cairn_steps::cluster::{Cluster, health::Reach};
 use kube::{
-    Client, Config,
+    Config,
     config::{KubeConfigOptions, Kubeconfig, KubeconfigError},
 };
 use tokio::sync::Mutex;
@@ -74,19 +74,19 @@ pub(crate) fn at(url: &str) -> anyhow::Result<Cluster> {
 
 /// Whether the cluster can be reached: asked at most once a second, however often that is wanted.
 pub(crate) struct ClusterCheck {
-    client: Client,
+    cluster: Cluster,
     last: Mutex<Option<(Instant, Result<(), String>)>>,
 }
 
 impl ClusterCheck {
-    /// A check of this client's cluster.
-    pub(crate) fn new(client: Client) -> Self {
-        Self { client, last: Mutex::new(None) }
+    /// A check of this cluster.
+    pub(crate) fn new(cluster: Cluster) -> Self {
+        Self { cluster, last: Mutex::new(None) }
     }
 
     /// The cluster itself.
-    pub(crate) fn cluster(&self) -> Cluster {
-        Cluster::new(self.client.clone())
+    pub(crate) fn cluster(&self) -> &Cluster {
+        &self.cluster
     }
 
     /// Whether it can be reached now, and if not, why.
@@ -98,7 +98,7 @@ impl ClusterCheck {
         {
             return answer.clone();
         }
-        let answer = match tokio::time::timeout(CHECK_TIMEOUT, self.client.apiserver_version()).await {
+        let answer = match tokio::time::timeout(CHECK_TIMEOUT, self.cluster.client().apiserver_version()).await {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(error)) => Err(crate::telemetry::chain(&error)),
             Err(_) => Err(format!("no answer within {} seconds", CHECK_TIMEOUT.as_secs())),

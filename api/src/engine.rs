@@ -48,9 +48,9 @@ pub(crate) async fn run(settings: Settings, testing: Testing, cluster: Cluster) 
         .with_context(|| format!("port {wanted} of {listen} cannot be used: choose another --port, or 0"))?;
     let address = listener.local_addr()?;
     let port = address.port();
-    let check = ClusterCheck::new(cluster.client().clone());
-    let app = App::new(settings.rules.clone(), settings.elastic.clone(), check).with_overlay(overlay.clone());
-    let app = Arc::new(app);
+    let check = ClusterCheck::new(cluster.clone());
+    let app = App::new(settings.rules.clone(), settings.elastic.clone(), check);
+    let app = Arc::new(app.with_overlay(overlay.clone()).sizing_strictly(settings.strict_sizing));
     let connections = settings.connections;
     // The port is open before recovery: whoever asks hears 503 instead of nothing.
     let serving =
@@ -213,7 +213,6 @@ fn definitions(
         rollout: settings.rollout.clone(),
         elastic: settings.elastic.clone(),
         overlay,
-        strict_sizing: settings.strict_sizing,
         ..Deps::new(cluster, gitlab)
     };
     let create = create_definition(deps);

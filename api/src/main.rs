@@ -1,5 +1,6 @@
 //! The program `cairn`: arguments, run, exit code.
 
+mod admission;
 mod app;
 mod auth;
 mod cluster;

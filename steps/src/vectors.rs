@@ -1,11 +1,12 @@
 //! How much memory and disk a number of vectors needs, by the formulas of the *Vector sizing calculator* (C11).
 //!
 //! HNSW with m = 16, float vectors, and for the smaller estimate `int8` quantisation, which is the largest of the
-//! quantisations that Elasticsearch chooses by itself. These are estimates before anything is made: they warn, they do not refuse.
+//! quantisations that Elasticsearch chooses by itself. These are estimates before anything is made: they warn, and refuse only
+//! where the operator wants it so.
 
 use serde::{Deserialize, Serialize};
 
-use crate::request::Request;
+use crate::request::{FieldError, Request};
 
 /// Bytes of the graph for one vector: four for each of m = 16 neighbours.
 const GRAPH_BYTES: u64 = 64;
@@ -53,36 +54,74 @@ impl VectorSizing {
     /// What does not fit into the memory and disk that the request asks for, one sentence each; empty when all fits.
     #[must_use]
     pub fn warnings(&self, request: &Request) -> Vec<String> {
+        self.shortages(request).into_iter().map(|shortage| shortage.message).collect()
+    }
+
+    fn shortages(&self, request: &Request) -> Vec<Shortage> {
         let replicas = u64::from(request.replicas);
         let memory = request.mem_limit.as_bytes();
         // `request` has checked that these products fit.
         let cache = (memory - heap_bytes(memory)) * replicas;
         let disk = request.disk_size.as_bytes() * replicas;
         let vectors = format!("{} vectors of dimension {}", request.vector_count, request.dimension);
-        let mut warnings = Vec::new();
+        let mut shortages = Vec::new();
+        let mut short = |field, needs, has, message| shortages.push(Shortage { field, needs, has, message });
         if self.memory_int8_bytes > cache {
-            warnings.push(format!(
+            let message = format!(
                 "{vectors} need about {} of memory beside the heap even when quantised to int8, and there is {}: searches will read from disk; raise mem_limit or replicas",
                 gib(self.memory_int8_bytes),
                 gib(cache)
-            ));
+            );
+            short("mem_limit", self.memory_float_bytes, cache, message);
         } else if self.memory_float_bytes > cache {
-            warnings.push(format!(
+            let message = format!(
                 "{vectors} need about {} of memory beside the heap, and there is {}: they fit only quantised (int8: {})",
                 gib(self.memory_float_bytes),
                 gib(cache),
                 gib(self.memory_int8_bytes)
-            ));
+            );
+            short("mem_limit", self.memory_float_bytes, cache, message);
         }
         if self.disk_bytes > disk {
-            warnings.push(format!(
+            let message = format!(
                 "{vectors} need about {} of disk with room for merges, and there is {}: raise disk_size or replicas",
                 gib(self.disk_bytes),
                 gib(disk)
-            ));
+            );
+            short("disk_size", self.disk_bytes, disk, message);
         }
-        warnings
+        shortages
     }
+}
+
+/// Memory or disk of which the vectors need more than is asked for.
+struct Shortage {
+    /// The field that asks for too little.
+    field: &'static str,
+    needs: u64,
+    has: u64,
+    /// One sentence with the figures.
+    message: String,
+}
+
+/// What strict sizing refuses of this request: each field that asks for less than its vectors need. Of a change only what makes
+/// them fit worse than `before`: what was too small already may become larger, if not yet large enough.
+#[must_use]
+pub fn refused_strictly(request: &Request, before: Option<&Request>) -> Vec<FieldError> {
+    let mut shortages = VectorSizing::of(request).shortages(request);
+    if let Some(before) = before {
+        let earlier = VectorSizing::of(before).shortages(before);
+        shortages.retain(|now| {
+            let same = earlier.iter().find(|one| one.field == now.field);
+            let product = |one: u64, other: u64| u128::from(one) * u128::from(other);
+            same.is_none_or(|then| product(now.needs, then.has) > product(then.needs, now.has))
+        });
+    }
+    let refusal = |shortage: Shortage| {
+        let message = format!("is too small: {}; what does not fit is refused here, not warned of", shortage.message);
+        FieldError::new(shortage.field, message)
+    };
+    shortages.into_iter().map(refusal).collect()
 }
 
 /// Bytes for a person: hundredths of a GiB, by whole numbers so that every machine prints the same.
@@ -125,6 +164,36 @@ mod tests {
     fn the_largest_request_does_not_overflow() {
         let request = request(r#","dimension":4096,"vector_count":1000000000000,"replicas":100"#);
         assert_eq!(VectorSizing::of(&request).warnings(&request).len(), 2);
+    }
+
+    fn strict(request: &Request, before: Option<&Request>) -> Vec<String> {
+        refused_strictly(request, before).into_iter().map(|error| error.field).collect()
+    }
+
+    #[test]
+    fn strictly_each_field_that_asks_for_too_little_is_named_with_its_figures() {
+        let request = request(r#","dimension":1024,"vector_count":1000000,"disk_size":"1Gi""#);
+        let errors = refused_strictly(&request, None);
+        assert_eq!(strict(&request, None), ["mem_limit", "disk_size"]);
+        assert!(errors[0].message.contains("1.02 GiB") && errors[1].message.contains("7.26 GiB"), "{errors:?}");
+    }
+
+    #[test]
+    fn a_change_is_refused_strictly_only_where_it_makes_the_vectors_fit_worse() {
+        let vectors = r#","dimension":1024,"vector_count":1000000"#;
+        let of = |fields: &str| request(&format!("{vectors}{fields}"));
+        let small = of(r#","mem_limit":"2Gi""#);
+        for (changed, refused) in [
+            (r#","mem_limit":"1Gi""#, true),
+            (r#","mem_limit":"2Gi","cpu_limit":"4""#, false),
+            (r#","mem_limit":"3Gi""#, false),
+            // Twice the nodes hold twice the copies: as well, or as badly, as before.
+            (r#","mem_limit":"2Gi","replicas":2"#, false),
+            (r#","mem_limit":"16Gi""#, false),
+        ] {
+            assert_eq!(!strict(&of(changed), Some(&small)).is_empty(), refused, "{changed}");
+        }
+        assert_eq!(strict(&small, Some(&of(r#","mem_limit":"16Gi""#))), ["mem_limit"]);
     }
 
     #[test]

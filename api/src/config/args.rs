@@ -162,7 +162,7 @@ pub(crate) struct Shared {
     /// The image of Kibana; without a tag, the version is it [default: docker.elastic.co/kibana/kibana]
     #[arg(long, value_name = "IMAGE", env = "CAIRN_KIBANA_IMAGE")]
     pub(crate) kibana_image: Option<String>,
-    /// Refuse a creation whose vectors do not fit its memory or disk, instead of warning of it
+    /// Refuse a request whose vectors do not fit its memory or disk, instead of warning of it
     #[arg(long, env = "CAIRN_STRICT_SIZING")]
     pub(crate) strict_sizing: bool,
     /// Pull over plain http too

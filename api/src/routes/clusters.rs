@@ -13,19 +13,18 @@ use cairn_engine::{
     Tenant, WorkflowId, WorkflowState, fold, store::Refusal,
 };
 use cairn_steps::{
-    gitlab::GitLab,
     input::Input,
     records::TenantContainer,
     render::{Marks, Through, render},
     report::{Report, reports},
-    request::{self, FieldError, Request},
+    request::{self, Request},
 };
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde::Serialize;
-use serde_json::Value;
 
 use super::{Shared, left::record_after, there, workflow::WorkflowView};
 use crate::{
+    admission,
     app::App,
     auth::Caller,
     engine::CREATE,
@@ -91,7 +90,8 @@ impl Asked {
     fn new(app: &App, caller: Caller, headers: &HeaderMap, body: &[u8]) -> Result<Self, Problem> {
         let key = extract::idempotency_key(headers)?;
         let rules = app.rules();
-        let request = parse(body, &app.gitlab)?;
+        let request =
+            admission::creation(body, &app.gitlab, app.strict_sizing).map_err(|errors| Problem::invalid(&errors))?;
         let tenant = Tenant::new(request.user.as_str());
         caller.must_be(&tenant)?;
         let service = Service::new(request.service_name.as_str());
@@ -140,26 +140,6 @@ pub(super) async fn submit(engine: &Engine, submission: NewSubmission) -> Result
             Ok((as_submitted(engine, workflow).await?, true))
         }
         Err(error) => Err(error.into()),
-    }
-}
-
-/// The request, held against the rules of this installation; every wrong field at once.
-fn parse(body: &[u8], gitlab: &GitLab) -> Result<Request, Problem> {
-    let refused = |url: &str| gitlab.permits(url).err().map(|error| FieldError::new("gitlab_url", error.to_string()));
-    match Request::parse_with(body, gitlab.rules().request_rules()) {
-        Ok(request) => match request.gitlab_url.as_deref().and_then(refused) {
-            None => Ok(request),
-            Some(error) => Err(Problem::invalid(&[error])),
-        },
-        Err(mut errors) => {
-            // The host is named too, unless the address itself is wrong already.
-            if !errors.iter().any(|error| error.field == "gitlab_url" || error.field == "body") {
-                let body: Option<Value> = serde_json::from_slice(body).ok();
-                let url = body.as_ref().and_then(|body| body.get("gitlab_url")).and_then(Value::as_str);
-                errors.extend(url.and_then(refused));
-            }
-            Err(Problem::invalid(&errors))
-        }
     }
 }
 
@@ -244,6 +224,6 @@ async fn rehearse(
         overlay.apply(&mut objects, request, Through::RolloutCompleted, &marks);
     }
     let quota = plan::Quota::new(holds, Some(used), quota);
-    let plan = plan::of_creation(&app.cluster.cluster(), request, objects, quota).await;
+    let plan = plan::of_creation(app.cluster.cluster(), request, objects, quota).await;
     Ok(Json(plan).into_response())
 }

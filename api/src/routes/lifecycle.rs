@@ -33,6 +33,7 @@ use super::{
     there::{Deletion, There},
 };
 use crate::{
+    admission,
     app::App,
     auth::Caller,
     extract::{self, Named, Params},
@@ -97,7 +98,7 @@ pub(crate) async fn change(
         return Err(Problem::not_whole(&there.record));
     }
     let before = there.request()?;
-    let request = before.changed_by(&body).map_err(|errors| Problem::invalid(&errors))?;
+    let request = admission::change(&before, &body, app.strict_sizing).map_err(|errors| Problem::invalid(&errors))?;
     let holds = holds(&request);
     let (origin, _) = there.origin(engine).await?;
     let input = Input::change(before, request, origin);
@@ -202,7 +203,7 @@ impl Asked {
         if let Some((resource, used, asked, limit)) = quota.exceeded() {
             return Err(Problem::quota(self.tenant.as_str(), resource.as_str(), used, asked, limit));
         }
-        let planned = plan::of_change(&app.cluster.cluster(), input, quota).await;
+        let planned = plan::of_change(app.cluster.cluster(), input, quota).await;
         Ok(Json(planned.map_err(|_| Problem::internal())?).into_response())
     }
 
@@ -212,7 +213,7 @@ impl Asked {
         let quota = self.quota(app, &there.record, keeps).await?;
         let origin = input.origin.ok_or_else(Problem::internal)?;
         let cluster = app.cluster.cluster();
-        let planned = plan::of_deletion(&cluster, &input.request, &origin, input.keep_data, quota).await;
+        let planned = plan::of_deletion(cluster, &input.request, &origin, input.keep_data, quota).await;
         Ok(Json(planned).into_response())
     }
 

@@ -68,7 +68,7 @@ fn rules(toml: &str) -> Rules {
 }
 
 fn closed(rules: Rules, sandbox: &Sandbox) -> Arc<App> {
-    Arc::new(App::new(rules, Elastic::default(), ClusterCheck::new(sandbox.client())))
+    Arc::new(App::new(rules, Elastic::default(), ClusterCheck::new(Cluster::new(sandbox.client()))))
 }
 
 impl Api {

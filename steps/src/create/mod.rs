@@ -66,32 +66,23 @@ pub struct Deps {
     pub elastic: Elastic,
     /// What the operator lays over the objects of every cluster.
     pub overlay: Option<Arc<Overlay>>,
-    /// Whether vectors that do not fit are refused, instead of warned of.
-    pub strict_sizing: bool,
 }
 
 impl Deps {
     /// This cluster and these hosts, and all else as it is if nobody says otherwise.
     #[must_use]
     pub fn new(cluster: Cluster, gitlab: GitLab) -> Self {
-        Self {
-            cluster,
-            gitlab,
-            rollout: RolloutRules::default(),
-            elastic: Elastic::default(),
-            overlay: None,
-            strict_sizing: false,
-        }
+        Self { cluster, gitlab, rollout: RolloutRules::default(), elastic: Elastic::default(), overlay: None }
     }
 }
 
 /// The creation of a cluster.
 #[must_use]
 pub fn create_definition(deps: Deps) -> Definition {
-    let Deps { cluster, gitlab, rollout, elastic, overlay, strict_sizing } = deps;
+    let Deps { cluster, gitlab, rollout, elastic, overlay } = deps;
     let at = || cluster.clone();
     let steps: Vec<Arc<dyn Step>> = vec![
-        Arc::new(starting::Starting { cluster: at(), gitlab: gitlab.clone(), elastic, overlay, strict_sizing }),
+        Arc::new(starting::Starting { cluster: at(), gitlab: gitlab.clone(), elastic, overlay }),
         Arc::new(namespace_created::NamespaceCreated { cluster: at(), gone_within: rollout.namespace_grace }),
         Arc::new(gitlab_pulled::GitlabPulled { gitlab }),
         Arc::new(k8s_applied::K8sApplied { cluster: at() }),

@@ -13,9 +13,8 @@ use kube::api::ListParams;
 use serde::Serialize;
 
 use crate::cluster::Cluster;
-use crate::cluster::doctor::gpus_of;
-use crate::cluster::gpus::gpus_of;
 use crate::cluster::errors::{Asked, step_error};
+use crate::cluster::gpus::gpus_of;
 use crate::elastic::Elastic;
 use crate::gitlab::GitLab;
 use crate::input::Input;
@@ -36,7 +35,6 @@ pub(super) struct Starting {
     pub(super) gitlab: GitLab,
     pub(super) elastic: Elastic,
     pub(super) overlay: Option<Arc<Overlay>>,
-    pub(super) strict_sizing: bool,
 }
 
 /// What was found out, and all that was asked for (S9).
@@ -73,9 +71,6 @@ impl Step for Starting {
         }
         let vectors = VectorSizing::of(&request);
         let mut warnings = vectors.warnings(&request);
-        if self.strict_sizing && !warnings.is_empty() {
-            return Err(StepError::permanent(format!("what was asked for is too small: {}", warnings.join("; "))));
-        }
         warnings.extend(gpus(&self.cluster, &request).await?);
         let mut message = format!("checked against Kubernetes {kubernetes}");
         for warning in &warnings {

@@ -77,16 +77,6 @@ async fn a_secret_made_anew_by_somebody_else_is_not_taken_for_ours() {
     assert!(error.failure.message.contains("is not the one that was made"), "{error}");
 }
 
-#[tokio::test(start_paused = true)]
-async fn with_strict_sizing_vectors_that_do_not_fit_are_refused_with_the_figures() {
-    let request = json!({"dimension": 1024, "vector_count": 1_000_000});
-    let bench = Bench::changed(request, |deps| deps.strict_sizing = true);
-    let error = bench.run("starting").await.expect_err("too small");
-    assert_eq!(error.failure.class, ErrorClass::Permanent);
-    assert!(error.failure.message.contains("GiB") && error.failure.message.contains("mem_limit"), "{error}");
-    Bench::changed(json!({}), |deps| deps.strict_sizing = true).run("starting").await.expect("it fits");
-}
-
 /// I11: the settings may be others by the time of a resume.
 #[tokio::test(start_paused = true)]
 async fn what_is_installed_is_what_the_first_step_took_down() {
