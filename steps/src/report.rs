@@ -7,7 +7,10 @@
 //!
 //! Pure: the same entries give the same reports, at any time and in any process.
 
-use cairn_engine::{Attempt, Entry, Fact, IllegalFact, Outcome, Sequence, Timestamp, WorkflowId, WorkflowState, fold};
+use cairn_engine::{
+    Attempt, Compensation, Entry, Fact, Failure, IllegalFact, Outcome, Progress, Sequence, StepName, Timestamp,
+    WorkflowId, WorkflowState, fold,
+};
 use serde::{Deserialize, Serialize, Serializer, ser::SerializeMap};
 use serde_json::{Value, json};
 
@@ -120,7 +123,7 @@ impl Report {
             Some(Outcome::Cancelled) => CANCELLED,
             Some(Outcome::Failed | Outcome::Succeeded) | None => FAILED,
         };
-        let message = match (failure, state.outcome()) {
+        let mut message = match (failure, state.outcome()) {
             (Some((step, failure)), _) => format!("{step}: {}", failure.message),
             (None, Some(Outcome::Cancelled)) => match place {
                 Some(place) => format!("cancelled after {}", state.steps()[place]),
@@ -128,6 +131,13 @@ impl Report {
             },
             (None, _) => "failed".to_owned(),
         };
+        if state.outcome().is_none() {
+            // As long as it is held up, that is what a person has to know.
+            let held = held_up(state).filter(|(_, progress, _)| progress.compensation.done.is_none());
+            held.for_each(|(step, _, why)| {
+                message.push_str(&format!("; {step} is not taken back yet: {}", why.message))
+            });
+        }
         Some(Self {
             status: status.to_owned(),
             message,
@@ -261,13 +271,31 @@ fn failure_result(state: &WorkflowState, place: Option<usize>) -> Value {
         cairn_engine::Phase::Parked { reason: cairn_engine::ParkReason::Residue { left }, .. } => Some(left.clone()),
         _ => None,
     };
-    json!({
+    let mut result = json!({
         "step": place.map(|place| state.steps()[place].to_string()),
         "class": failure.map(|failure| failure.class),
         "error": failure.map(|failure| &failure.message),
         "evidence": failure.map(|failure| failure.evidence.as_slice()).unwrap_or_default(),
         "rolled_back": rolled_back,
         "left": left,
+    });
+    let held_up: Vec<Value> = held_up(state)
+        .map(|(step, _, why)| json!({ "step": step, "error": why.message, "evidence": why.evidence }))
+        .collect();
+    if !held_up.is_empty() {
+        result["held_up"] = held_up.into();
+    }
+    result
+}
+
+/// The steps that could not be taken back at once, newest first, and why: also those that are by now.
+pub fn held_up(state: &WorkflowState) -> impl Iterator<Item = (&StepName, &Progress, &Failure)> {
+    let all = state.steps().iter().zip(state.progress()).rev();
+    all.filter_map(|(step, progress)| {
+        let Compensation { failing_since, forgiven, .. } = progress.compensation;
+        let failed = failing_since.is_some() || forgiven > Attempt(0);
+        let why = progress.error.as_ref().filter(|_| failed)?;
+        Some((step, progress.as_ref(), why))
     })
 }
 
@@ -376,6 +404,41 @@ mod tests {
         assert_eq!(reports[1].result["step"], "namespace_created");
         assert_eq!(reports[1].result["rolled_back"][0]["step"], "namespace_created");
         assert_eq!(reports[1].result["left"], json!([]));
+    }
+
+    /// C7: who waits for a finalizer has to hear which.
+    #[test]
+    fn what_holds_a_rollback_up_is_named_while_it_does_and_in_the_report_at_the_end() {
+        let failure = |class, message: &str, evidence: &[&str]| Failure {
+            class,
+            message: message.to_owned(),
+            evidence: evidence.iter().map(|line| (*line).to_owned()).collect(),
+        };
+        let (step, attempt) = (cairn_engine::StepName::from("starting"), Attempt(1));
+        let mut facts = vec![creation(), Fact::AttemptStarted { step: step.clone(), attempt }];
+        let error = failure(ErrorClass::Permanent, "no", &[]);
+        facts.push(Fact::AttemptFailed { step: step.clone(), attempt, error, retry_at: None });
+        let answer = cairn_engine::Probe::NotApplied;
+        facts.push(Fact::Probed { step: step.clone(), attempt, answer, retry_at: None });
+        facts.push(Fact::CompensationStarted { step: step.clone(), attempt });
+        let error =
+            failure(ErrorClass::Transient, "not gone yet: finalizer example.com/hold", &["finalizer example.com/hold"]);
+        facts.push(Fact::CompensationFailed { step: step.clone(), attempt, error, retry_at: None });
+        facts.push(Fact::Parked { reason: cairn_engine::ParkReason::CompensationFailing });
+        let parked = failure_report(&entries(facts.clone())).expect("legal").expect("it has failed");
+        assert_eq!(
+            parked.message,
+            "starting: no; starting is not taken back yet: not gone yet: finalizer example.com/hold"
+        );
+
+        facts.push(Fact::RetryRequested { who: "alice".into() });
+        facts.push(Fact::CompensationStarted { step: step.clone(), attempt: Attempt(2) });
+        let message = "gone".to_owned();
+        facts.push(Fact::CompensationSucceeded { step, attempt: Attempt(2), message });
+        facts.push(Fact::Finished { outcome: Outcome::Failed, residue: Vec::new() });
+        let reports = reports(&entries(facts)).expect("legal");
+        assert_eq!(reports[0].message, "starting: no");
+        assert_eq!(reports[0].result["held_up"][0]["evidence"], json!(["finalizer example.com/hold"]));
     }
 
     #[test]

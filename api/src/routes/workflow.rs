@@ -8,6 +8,7 @@ use cairn_engine::{
 };
 use cairn_steps::{
     records::{Status, kind, retry_at},
+    report::held_up,
     request::Request,
 };
 use serde::Serialize;
@@ -166,25 +167,31 @@ fn waits(state: &WorkflowState, status: Status, now: Timestamp) -> Option<Waits>
     match (status, state.phase()) {
         (Status::Paused, _) => Some(Waits { r#for: "a person to resume it".to_owned(), since, until: None }),
         (Status::Parked, Phase::Parked { reason, .. } | Phase::Parking { reason, .. }) => {
-            Some(Waits { r#for: parked(reason, state.submitted().effect), since, until: None })
+            Some(Waits { r#for: parked(reason, state), since, until: None })
         }
         (_, phase) => {
             let until = retry_at(state).filter(|at| *at > now)?;
             let what = match phase {
-                Phase::Compensating { .. } => "the next attempt to take it back",
-                Phase::CheckingResidue { .. } => "the next look for what is left",
-                Phase::Unsure { .. } => "the next look at what is there",
-                _ => "the next attempt",
+                Phase::Compensating { .. } => format!("the next attempt to take it back{}", held(state)),
+                Phase::CheckingResidue { .. } => "the next look for what is left".to_owned(),
+                Phase::Unsure { .. } => "the next look at what is there".to_owned(),
+                _ => "the next attempt".to_owned(),
             };
-            Some(Waits { r#for: what.to_owned(), since, until: Some(until) })
+            Some(Waits { r#for: what, since, until: Some(until) })
         }
     }
 }
 
+/// What holds up the step that is to be taken back now.
+fn held(state: &WorkflowState) -> String {
+    let held = held_up(state).find(|(_, progress, _)| progress.compensation.done.is_none());
+    held.map(|(step, _, why)| format!(": {step}: {}", why.message)).unwrap_or_default()
+}
+
 /// Why a workflow is parked, and what a person can do about it.
-fn parked(reason: &ParkReason, effect: Effect) -> String {
+fn parked(reason: &ParkReason, state: &WorkflowState) -> String {
     match reason {
-        ParkReason::Kept if effect == Effect::Delete => {
+        ParkReason::Kept if state.submitted().effect == Effect::Delete => {
             "a person: the deletion cannot go on; retry it once nothing stands in its way".to_owned()
         }
         ParkReason::Kept => {
@@ -193,7 +200,7 @@ fn parked(reason: &ParkReason, effect: Effect) -> String {
         }
         ParkReason::ProbeFailing => "a person: the cluster cannot be read; retry once it can".to_owned(),
         ParkReason::CompensationFailing => {
-            "a person: something cannot be taken back; retry once nothing holds it".to_owned()
+            format!("a person: something cannot be taken back; retry once nothing holds it{}", held(state))
         }
         ParkReason::Residue { left } if left.is_empty() => {
             "a person: it cannot be seen whether anything is left; retry once the cluster can be read".to_owned()
