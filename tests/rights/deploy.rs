@@ -236,6 +236,9 @@ fn the_pod_is_what_restricted_pod_security_admits() -> anyhow::Result<()> {
         for probe in ["startupProbe", "livenessProbe", "readinessProbe"] {
             ensure!(container[probe]["httpGet"]["path"].is_string(), "{probe} in {container:#}");
         }
+        // Where the root is read-only, an overlay is built in a place of its own.
+        let mut mounts = container["volumeMounts"].as_array().context("mounts")?.iter();
+        ensure!(mounts.any(|mount| mount["mountPath"] == "/tmp" && mount["readOnly"] != true), "{container:#}");
     }
     for volume in pod["volumes"].as_array().context("volumes")? {
         ensure!(volume["hostPath"].is_null(), "{volume:#}");
