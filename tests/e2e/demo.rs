@@ -41,10 +41,18 @@ async fn the_demo_shows_ten_steps_and_where_to_go_on() -> anyhow::Result<()> {
 /// The demo itself checks that the error names cause and way out, and that nothing is left.
 #[tokio::test(flavor = "multi_thread")]
 async fn each_scenario_ends_with_its_cause_its_evidence_and_the_way_out() -> anyhow::Result<()> {
-    let scenarios = ["image-pull", "no-gpu-node", "quota", "claim-class", "foreign-namespace", "namespace-finalizer"];
-    let each = |scenario: &'static str| async move {
+    let gone = "residue check: nothing left";
+    let scenarios = [
+        ("image-pull", gone),
+        ("no-gpu-node", gone),
+        ("quota", gone),
+        ("claim-class", "the cluster is as it was before the change"),
+        ("foreign-namespace", gone),
+        ("namespace-finalizer", "held up: Namespace/demo--search"),
+    ];
+    let each = |(scenario, end): (&'static str, &'static str)| async move {
         let shown = demo(&["--scenario", scenario]).await?;
-        for words in ["what is wrong here", "what the `failed` report says", "nothing left"] {
+        for words in ["what is wrong here", "what the `failed` report says", end] {
             ensure!(shown.contains(words), "{scenario}: {words} is not in:\n{shown}");
         }
         anyhow::Ok(())

@@ -1,4 +1,5 @@
-//! `cairn demo`: one creation, live; plainly, with a crash, with a rollback, or on a cluster where it cannot work out.
+//! `cairn demo`: one creation, live; plainly, with a crash, with a rollback, or on a cluster where it, or a change after it,
+//! cannot work out.
 //!
 //! Nothing is staged. The engine is a process of its own, started as `cairn dev`; it is spoken to over HTTP, and what is
 //! shown comes out of its journal, as events. The sandbox cluster lives in this process, so a killed engine does not take
@@ -18,7 +19,7 @@ use self::screen::Screen;
 use crate::{
     command::RunningSandbox,
     config::{DemoArgs, Places, Settings, Shared},
-    driven::{Client, EngineProcess, Events, Launch},
+    driven::{Accepted, Client, EngineProcess, Events, Launch},
     shutdown::Signals,
     telemetry,
 };
@@ -103,7 +104,25 @@ impl Demo {
         }
         let accepted = client.submit(USER, &wanted).await?;
         self.screen.accepted(&accepted);
+        let (mut state, crashed) = self.watch(&client, &mut engine, &accepted).await?;
+        if let Some(change) = self.args.scenario.and_then(Scenario::change) {
+            self.created(&client, &state).await?;
+            let changing = client.change(&accepted, &change).await?;
+            self.screen.changing(&changing, &change);
+            (state, _) = self.watch(&client, &mut engine, &changing).await?;
+        }
+        self.conclude(&client, &state, crashed).await?;
+        self.screen.way_on(&self.settings, &self.sandbox, &engine, &accepted, self.args.exit);
+        Ok(engine)
+    }
 
+    /// Shows this workflow to its end, with whichever engine drives it then. True if one was killed meanwhile.
+    async fn watch(
+        &mut self,
+        client: &Client,
+        engine: &mut EngineProcess,
+        accepted: &Accepted,
+    ) -> anyhow::Result<(WorkflowState, bool)> {
         let mut watched = Watched::default();
         let mut crashed = false;
         loop {
@@ -120,13 +139,10 @@ impl Demo {
             };
             crashed = true;
             self.screen.crashed(engine.id(), step.as_str());
-            engine = self.launch.start(engine.port(), &[]).await?;
+            *engine = self.launch.start(engine.port(), &[]).await?;
             self.screen.resumed(engine.id());
         }
-        let state = watched.state.context("the stream of events ended without one")?;
-        self.conclude(&client, &state, crashed).await?;
-        self.screen.way_on(&self.settings, &self.sandbox, &engine, &accepted, self.args.exit);
-        Ok(engine)
+        Ok((watched.state.context("the stream of events ended without one")?, crashed))
     }
 
     /// Shows events as they come. True once the workflow has ended, false if the stream broke off before.
@@ -153,21 +169,18 @@ impl Demo {
     /// Whether what was asked for is what happened.
     async fn conclude(&mut self, client: &Client, state: &WorkflowState, crashed: bool) -> anyhow::Result<()> {
         let (tenant, service) = (&state.submitted().tenant, &state.submitted().service);
-        let reports = client.get(&format!("/deployment/reports/{tenant}/{service}")).await?;
-        let statuses: Vec<&str> = reports
-            .as_array()
-            .into_iter()
-            .flatten()
-            .filter(|report| report["workflow_id"] == state.id().to_string().as_str())
-            .filter_map(|report| report["status"].as_str())
-            .collect();
+        let deployment = format!("/deployments?user={tenant}&service_name={service}");
         if let Some(scenario) = self.args.scenario {
-            scenario.check(state)?;
+            let report = scenario.check(state)?;
+            self.screen.told(&report);
+            let record = client.get(&deployment).await?;
+            if scenario.change().is_some() {
+                ensure!(record[0]["status"] == "created", "the cluster is not as it was before: {}", record[0]);
+                self.screen.changed_back(&record[0]);
+                return Ok(());
+            }
             let left = self.left(&state.id().to_string());
             ensure!(left.is_empty(), "the rollback left behind: {}", left.join(", "));
-            let (_, failure) = state.failure().context("it failed without saying why")?;
-            let record = client.get(&format!("/deployments?user={tenant}&service_name={service}")).await?;
-            self.screen.told(failure);
             self.screen.rolled_back(&record[0]);
             return Ok(());
         }
@@ -181,13 +194,26 @@ impl Demo {
             ensure!(failed_at == Some(step.as_str()), "it failed at {failed_at:?} instead of {}", step.as_str());
             let left = self.left(&state.id().to_string());
             ensure!(left.is_empty(), "the rollback left behind: {}", left.join(", "));
-            let record = client.get(&format!("/deployments?user={tenant}&service_name={service}")).await?;
-            self.screen.rolled_back(&record[0]);
+            self.screen.rolled_back(&client.get(&deployment).await?[0]);
             return Ok(());
         }
-        ensure!(state.outcome() == Some(Outcome::Succeeded), "the workflow did not succeed: {:?}", state.phase());
-        ensure!(statuses == STATUSES, "these are not the ten reports: {}", statuses.join(", "));
         ensure!(self.args.crash_at.is_none() || crashed, "the engine was to be killed, and was not");
+        self.created(client, state).await
+    }
+
+    /// Shows the cluster, which is there, with its ten reports.
+    async fn created(&mut self, client: &Client, state: &WorkflowState) -> anyhow::Result<()> {
+        let (tenant, service) = (&state.submitted().tenant, &state.submitted().service);
+        ensure!(state.outcome() == Some(Outcome::Succeeded), "the workflow did not succeed: {:?}", state.phase());
+        let reports = client.get(&format!("/deployment/reports/{tenant}/{service}")).await?;
+        let statuses: Vec<&str> = reports
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter(|report| report["workflow_id"] == state.id().to_string().as_str())
+            .filter_map(|report| report["status"].as_str())
+            .collect();
+        ensure!(statuses == STATUSES, "these are not the ten reports: {}", statuses.join(", "));
         let record = client.get(&format!("/tenant/containers/{tenant}/{service}")).await?;
         self.screen.created(&record, statuses.len());
         Ok(())

@@ -1,16 +1,23 @@
-//! `cairn demo --scenario NAME`: a creation that cannot work out, and how it says so.
+//! `cairn demo --scenario NAME`: a creation or a change that cannot work out, and how it says so.
 //!
-//! Each puts one thing into the sandbox that real clusters have on their worse days, shortens the grace that it would last, and says
-//! that it did. What follows is the engine's own doing: it finds out by itself, says cause, evidence and way out, and leaves nothing.
+//! Each puts into the sandbox what real clusters have on their worse days, shortens the grace that it would last, and says that
+//! it did. What follows is the engine's own doing: it finds out by itself, says cause, evidence and way out, and leaves nothing.
+//! All of them are rows of one table, [`Scenario::row`].
 
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, ensure};
 use cairn_engine::{Outcome, WorkflowState};
-use cairn_steps::render::Kind;
-use cairn_steps::sandbox::{Fault, FaultAction, FaultId, PodTrouble, Sandbox};
+use cairn_steps::{
+    render::Kind,
+    report::Report,
+    sandbox::{Fault, FaultAction, FaultId, PodTrouble, Sandbox},
+};
 use clap::ValueEnum;
-use kube::api::{Api, DynamicObject, PostParams};
+use kube::{
+    api::{Api, ApiResource, DynamicObject, Patch, PatchParams, PostParams},
+    core::GroupVersionKind,
+};
 use serde_json::{Value, json};
 
 /// What goes wrong.
@@ -22,7 +29,7 @@ pub(crate) enum Scenario {
     NoGpuNode,
     /// The namespace's quota refuses the pods
     Quota,
-    /// The storage class makes no disk
+    /// A larger disk, of a storage class that lets none grow
     ClaimClass,
     /// The namespace is somebody else's
     ForeignNamespace,
@@ -30,71 +37,128 @@ pub(crate) enum Scenario {
     NamespaceFinalizer,
 }
 
-/// What a scenario shows.
-struct Shown {
+/// What is put into the cluster.
+enum Trouble {
+    /// Pods whose names begin so have this trouble, and these are the words of whoever knows.
+    Pods(&'static str, PodTrouble, &'static str),
+    /// This namespace is there, and another team's.
+    ForeignNamespace(&'static str),
+    /// The default storage class lets no disk grow.
+    NoExpansion,
+    /// This finalizer holds each namespace that is deleted, until the engine has told of it once.
+    Finalizer(&'static str),
+}
+
+/// A scenario.
+struct Row {
     /// What is the matter with this cluster.
     story: &'static str,
     /// The graces, shortened.
     settings: &'static str,
-    /// The step at which the creation fails.
+    troubles: &'static [Trouble],
+    /// What is asked for besides the defaults.
+    request: Value,
+    /// What is asked of the cluster once it is created; without it, the creation is what fails.
+    change: Option<Value>,
+    /// The step at which it fails.
     step: &'static str,
-    /// What its error must say: cause and way out.
-    says: [&'static str; 2],
+    /// What its `failed` report must say: cause, evidence and way out.
+    says: &'static [&'static str],
 }
 
+/// The default storage class of the sandbox.
+const CLASS: &str = "standard";
+
 impl Scenario {
-    fn shown(self) -> Shown {
+    fn row(self) -> Row {
+        let plain = Row {
+            story: "",
+            settings: "",
+            troubles: &[],
+            request: json!({}),
+            change: None,
+            step: "rollout_completed",
+            says: &[],
+        };
         match self {
-            Self::ImagePull => Shown {
+            Self::ImagePull => Row {
                 story: "the registry refuses connections (image_grace: 3 s instead of 2 min)",
                 settings: "[rollout]\nimage_grace = \"3s\"\n",
-                step: "rollout_completed",
-                says: ["connection refused", "see that the registry answers"],
+                troubles: &[Trouble::Pods(
+                    "elasticsearch-",
+                    PodTrouble::ErrImagePull,
+                    "failed to do request: Head \"https://docker.elastic.co/v2/\": dial tcp 203.0.113.7:443: connect: connection refused",
+                )],
+                says: &["connection refused", "see that the registry answers"],
+                ..plain
             },
-            Self::NoGpuNode => Shown {
+            Self::NoGpuNode => Row {
                 story: "the one node has 8 GPUs, and 16 are asked for (schedule_grace: 3 s instead of 5 min)",
                 settings: "[rollout]\nschedule_grace = \"3s\"\n",
-                step: "rollout_completed",
-                says: ["Insufficient nvidia.com/gpu", "gpu_count"],
+                request: json!({ "gpu_count": 16 }),
+                says: &["Insufficient nvidia.com/gpu", "gpu_count"],
+                ..plain
             },
-            Self::Quota => Shown {
+            Self::Quota => Row {
                 story: "the namespace gets a ResourceQuota that has no room for the pods (no grace: a quota does not pass by itself)",
-                settings: "",
-                step: "rollout_completed",
-                says: ["exceeded quota", "ResourceQuota"],
+                // Kibana's pod is refused as well.
+                troubles: &[Trouble::Pods(
+                    "",
+                    PodTrouble::FailedCreate,
+                    "forbidden: exceeded quota: tenant-quota, requested: limits.memory=2Gi, used: limits.memory=1Gi, limited: limits.memory=2Gi",
+                )],
+                says: &["exceeded quota", "ResourceQuota"],
+                ..plain
             },
-            Self::ClaimClass => Shown {
-                story: "the storage class goes away before the disks are made (volume_grace: 3 s instead of 2 min)",
-                settings: "[rollout]\nvolume_grace = \"3s\"\n",
-                step: "rollout_completed",
-                says: ["gets no volume", "storage class"],
+            Self::ClaimClass => Row {
+                story: "the storage class lets no disk grow, and once the cluster is there a larger disk is asked for (no grace: a class stays as it is)",
+                troubles: &[Trouble::NoExpansion],
+                change: Some(json!({ "disk_size": "20Gi" })),
+                step: "update_started",
+                says: &[
+                    "elasticsearch-data-elasticsearch-0 cannot grow",
+                    "StorageClass/standard has allowVolumeExpansion false",
+                    "the operator sets allowVolumeExpansion",
+                ],
+                ..plain
             },
-            Self::ForeignNamespace => Shown {
+            Self::ForeignNamespace => Row {
                 story: "the namespace demo--search is there already, and somebody else's (no grace: it stays so)",
-                settings: "",
+                troubles: &[Trouble::ForeignNamespace("demo--search")],
                 step: "namespace_created",
-                says: ["was not made here", "choose another `namespace`"],
+                says: &["was not made here", "choose another `namespace`"],
+                ..plain
             },
-            Self::NamespaceFinalizer => Shown {
+            Self::NamespaceFinalizer => Row {
                 story: "the image's name cannot be read, and then a finalizer holds the namespace (each attempt to take it back waits 3 s instead of 45 s); after the first one somebody takes the finalizer away",
                 settings: "[rollout]\nnamespace_grace = \"3s\"\n",
-                step: "rollout_completed",
-                says: ["InvalidImageName", "elastic.image"],
+                troubles: &[
+                    Trouble::Pods(
+                        "elasticsearch-",
+                        PodTrouble::InvalidImageName,
+                        "couldn't parse image name: invalid reference format",
+                    ),
+                    Trouble::Finalizer("example.com/backup"),
+                ],
+                says: &["InvalidImageName", "elastic.image", "finalizer example.com/backup"],
+                ..plain
             },
         }
     }
 
     /// What is the matter with this cluster, for the screen.
     pub(super) fn story(self) -> &'static str {
-        self.shown().story
+        self.row().story
     }
 
     /// What is asked for besides the defaults.
     pub(super) fn request(self) -> Value {
-        match self {
-            Self::NoGpuNode => json!({ "gpu_count": 16 }),
-            _ => json!({}),
-        }
+        self.row().request
+    }
+
+    /// What is asked of the cluster once it is created, if that is what cannot work out.
+    pub(super) fn change(self) -> Option<Value> {
+        self.row().change
     }
 
     /// Writes the shortened graces where the engine reads its settings.
@@ -104,8 +168,7 @@ impl Scenario {
     pub(super) fn write_settings(self, data: &Path) -> anyhow::Result<PathBuf> {
         std::fs::create_dir_all(data).with_context(|| format!("data: {} cannot be used", data.display()))?;
         let path = data.join("scenario.toml");
-        std::fs::write(&path, self.shown().settings)
-            .with_context(|| format!("{} cannot be written", path.display()))?;
+        std::fs::write(&path, self.row().settings).with_context(|| format!("{} cannot be written", path.display()))?;
         Ok(path)
     }
 
@@ -114,59 +177,59 @@ impl Scenario {
     /// # Errors
     /// If the sandbox refuses it.
     pub(super) async fn prepare(self, sandbox: &Sandbox) -> anyhow::Result<Option<FaultId>> {
+        let mut held = None;
+        for trouble in self.row().troubles {
+            held = trouble.put_into(sandbox).await?.or(held);
+        }
+        Ok(held)
+    }
+
+    /// Whether it failed where and as it was to, and its last report says so.
+    ///
+    /// # Errors
+    /// What happened instead.
+    pub(super) fn check(self, state: &WorkflowState) -> anyhow::Result<Report> {
+        let row = self.row();
+        ensure!(state.outcome() == Some(Outcome::Failed), "it was to fail, and did not: {:?}", state.phase());
+        let (step, _) = state.failure().context("it failed without saying why")?;
+        ensure!(step.as_str() == row.step, "it failed at {step} instead of {}", row.step);
+        let report = Report::of_failure(state).context("it failed without a report")?;
+        let said = format!("{} {}", report.message, report.result);
+        for words in row.says {
+            ensure!(said.contains(words), "its report does not say \"{words}\": {said}");
+        }
+        Ok(report)
+    }
+}
+
+impl Trouble {
+    /// What is given back can be taken away again.
+    async fn put_into(&self, sandbox: &Sandbox) -> anyhow::Result<Option<FaultId>> {
         let faults = sandbox.faults();
-        let pods = |trouble, message: &str| {
-            let action = FaultAction::Pods { trouble, message: Some(message.to_owned()) };
-            faults.add(Fault::new(action).name("elasticsearch-"))
-        };
-        match self {
-            Self::ImagePull => {
-                let said = "failed to do request: Head \"https://docker.elastic.co/v2/\": dial tcp 203.0.113.7:443: connect: connection refused";
-                pods(PodTrouble::ErrImagePull, said);
+        match *self {
+            Self::Pods(name, trouble, message) => {
+                let fault = Fault::new(FaultAction::Pods { trouble, message: Some(message.to_owned()) });
+                faults.add(if name.is_empty() { fault } else { fault.name(name) });
             }
-            Self::NoGpuNode => {}
-            Self::Quota => {
-                let said = "forbidden: exceeded quota: tenant-quota, requested: limits.memory=2Gi, used: limits.memory=1Gi, limited: limits.memory=2Gi";
-                // Kibana's pod is refused as well.
-                faults.add(Fault::new(FaultAction::Pods {
-                    trouble: PodTrouble::FailedCreate,
-                    message: Some(said.to_owned()),
-                }));
-            }
-            Self::ClaimClass => {
-                faults.add(Fault::new(FaultAction::Claims {
-                    message: "storageclass.storage.k8s.io \"standard\" not found".to_owned(),
-                }));
-            }
-            Self::ForeignNamespace => {
+            Self::ForeignNamespace(name) => {
                 let theirs = json!({"apiVersion": "v1", "kind": "Namespace",
-                    "metadata": {"name": "demo--search", "labels": {"team": "somebody-else"}}});
+                    "metadata": {"name": name, "labels": {"team": "somebody-else"}}});
                 let theirs: DynamicObject = serde_json::from_value(theirs)?;
                 let namespaces: Api<DynamicObject> = Api::all_with(sandbox.client(), &Kind::Namespace.api_resource());
                 namespaces.create(&PostParams::default(), &theirs).await.context("the namespace")?;
             }
-            Self::NamespaceFinalizer => {
-                pods(PodTrouble::InvalidImageName, "couldn't parse image name: invalid reference format");
-                return Ok(Some(
-                    faults.add(Fault::new(FaultAction::HoldNamespace { finalizer: "example.com/backup".to_owned() })),
-                ));
+            Self::NoExpansion => {
+                let kind = GroupVersionKind::gvk("storage.k8s.io", "v1", "StorageClass");
+                let kind = ApiResource::from_gvk_with_plural(&kind, "storageclasses");
+                let classes: Api<DynamicObject> = Api::all_with(sandbox.client(), &kind);
+                let rigid = Patch::Merge(json!({ "allowVolumeExpansion": false }));
+                classes.patch(CLASS, &PatchParams::default(), &rigid).await.context("the storage class")?;
+            }
+            Self::Finalizer(finalizer) => {
+                let held = FaultAction::HoldNamespace { finalizer: finalizer.to_owned() };
+                return Ok(Some(faults.add(Fault::new(held))));
             }
         }
         Ok(None)
-    }
-
-    /// Whether it failed where and as it was to.
-    ///
-    /// # Errors
-    /// What happened instead.
-    pub(super) fn check(self, state: &WorkflowState) -> anyhow::Result<()> {
-        let shown = self.shown();
-        ensure!(state.outcome() == Some(Outcome::Failed), "it was to fail, and did not: {:?}", state.phase());
-        let (step, failure) = state.failure().context("it failed without saying why")?;
-        ensure!(step.as_str() == shown.step, "it failed at {step} instead of {}", shown.step);
-        for words in shown.says {
-            ensure!(failure.message.contains(words), "its error does not say \"{words}\": {}", failure.message);
-        }
-        Ok(())
     }
 }

@@ -5,8 +5,8 @@ use std::{
     time::Duration,
 };
 
-use cairn_engine::{Attempt, Entry, Fact, Failure, Outcome, Probe, StepName, Timestamp, WorkflowState};
-use cairn_steps::report::STATUSES;
+use cairn_engine::{Attempt, Effect, Entry, Fact, Outcome, Probe, StepName, Timestamp, WorkflowState};
+use cairn_steps::report::{Report, STATUSES};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::Value;
 
@@ -80,12 +80,30 @@ impl Screen {
     }
 
     /// Why it failed, in full: the lines above are cut.
-    pub(crate) fn told(&self, failure: &Failure) {
-        out!("what the `failed` report says:\n  {}", failure.message);
-        for line in &failure.evidence {
-            out!("  evidence: {line}");
+    pub(crate) fn told(&self, report: &Report) {
+        out!("what the `failed` report says:\n  {}", report.message);
+        let lines = |evidence: &Value| {
+            for line in evidence.as_array().into_iter().flatten() {
+                out!("  evidence: {}", line.as_str().unwrap_or_default());
+            }
+        };
+        lines(&report.result["evidence"]);
+        for held in report.result["held_up"].as_array().into_iter().flatten() {
+            let text = |field: &str| held[field].as_str().unwrap_or_default().to_owned();
+            out!("  the rollback of {} was held up: {}", text("step"), text("error"));
+            lines(&held["evidence"]);
         }
         out!();
+    }
+
+    /// A change of the cluster that was created before.
+    pub(crate) fn changing(&self, accepted: &Accepted, wanted: &Value) {
+        out!("changing {}/{}, workflow {}: {wanted}\n", accepted.user, accepted.service, accepted.id);
+    }
+
+    /// The change is taken back, and the cluster goes on.
+    pub(crate) fn changed_back(&self, record: &Value) {
+        out!("the cluster is as it was before the change. The record:\n{}\n", pretty(record));
     }
 
     pub(crate) fn accepted(&self, accepted: &Accepted) {
@@ -162,6 +180,7 @@ impl Screen {
         self.bar.finish_and_clear();
         let total = millis(time.since(state.submitted_at()));
         let word = match outcome {
+            Outcome::Succeeded if state.submitted().effect == Effect::Update => "changed",
             Outcome::Succeeded => "created",
             Outcome::Failed => "failed and rolled back",
             Outcome::Cancelled => "cancelled and rolled back",

@@ -86,6 +86,24 @@ impl Client {
         Ok((answer.status(), answer.json().await.context("the engine's answer is no JSON")?))
     }
 
+    /// Submits a change of this cluster.
+    ///
+    /// # Errors
+    /// If it is not accepted.
+    pub(crate) async fn change(&self, of: &Accepted, wanted: &Value) -> anyhow::Result<Accepted> {
+        let Accepted { user, service, .. } = of;
+        let at = format!("{}/clusters/{user}/{service}", self.url);
+        let answer = self.http.patch(at).timeout(ANSWER_TIME_MAX).json(wanted).send().await;
+        let answer = answer.context("the engine does not answer")?;
+        let status = answer.status();
+        let body: Value = answer.json().await.context("the engine's answer is no JSON")?;
+        if status != StatusCode::ACCEPTED {
+            bail!("the engine refused the change: {}", body["detail"].as_str().unwrap_or("?"));
+        }
+        let id = body["id"].as_str().context("the answer names no workflow")?.to_owned();
+        Ok(Accepted { id, user: user.clone(), service: service.clone() })
+    }
+
     /// What is at this path.
     ///
     /// # Errors
