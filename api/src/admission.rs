@@ -1,6 +1,7 @@
 //! What a request is held against before anything is recorded: its fields, the hosts that may be asked, and, where the operator
 //! wants it so, whether its vectors fit. The same for a submission, for its dry run, and for `cairn plan`.
 
+use cairn_engine::{Amounts, ResourceName};
 use cairn_steps::{
     gitlab::GitLab,
     request::{FieldError, Request},
@@ -40,6 +41,11 @@ pub(crate) fn change(before: &Request, body: &[u8], strict_sizing: bool) -> Resu
     let request = before.changed_by(body)?;
     let errors = sizing(&request, Some(before), strict_sizing);
     if errors.is_empty() { Ok(request) } else { Err(errors) }
+}
+
+/// What a request holds of its tenant's quota.
+pub(crate) fn holds(request: &Request) -> Amounts {
+    request.holds().into_iter().map(|(name, amount)| (ResourceName::new(name), amount)).collect()
 }
 
 fn sizing(request: &Request, before: Option<&Request>, strict: bool) -> Vec<FieldError> {

@@ -115,6 +115,23 @@ impl Rules {
 #[error("{}", .0.join("\n"))]
 pub(crate) struct ConfigError(Vec<String>);
 
+impl ConfigError {
+    /// One value is wrong.
+    pub(crate) fn of(wrong: impl Into<String>) -> Self {
+        Self(vec![wrong.into()])
+    }
+}
+
+/// The URL of an engine.
+///
+/// # Errors
+/// If it is none.
+pub(crate) fn url(text: &str) -> Result<reqwest::Url, String> {
+    let url: Option<reqwest::Url> = text.parse().ok();
+    url.filter(|url| ["http", "https"].contains(&url.scheme()))
+        .ok_or_else(|| format!("`{text}` is no URL such as http://localhost:8080"))
+}
+
 /// A duration as people write it: `500ms`, `30s`, `10m`.
 ///
 /// # Errors

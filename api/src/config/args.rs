@@ -5,7 +5,7 @@ use std::{net::IpAddr, path::PathBuf, time::Duration};
 use cairn_steps::report::STATUSES;
 use clap::{Args as ClapArgs, Parser, Subcommand};
 
-use super::duration;
+use super::{duration, url};
 use crate::demo::Scenario;
 use crate::telemetry::LogFormat;
 
@@ -62,12 +62,12 @@ pub(crate) enum Command {
     Sandbox(SandboxArgs),
     /// Say what the cluster and this machine lack, before anything is made: rights, APIs, storage, disk, GitLab hosts.
     #[command(
-        after_help = "Examples:\n  cairn doctor --kubeconfig ~/.kube/config\n  cairn doctor --kubeconfig ~/.kube/config --json | jq '.findings[] | select(.verdict == \"missing\")'\n  cairn doctor --role | kubectl apply -f -\n\nExit codes: 0 nothing is missing (something may be doubtful), 1 something is missing, 2 wrong use."
+        after_help = "Examples:\n  cairn doctor --kubeconfig ~/.kube/config\n  cairn doctor --kubeconfig ~/.kube/config --json | jq '.findings[] | select(.verdict == \"missing\")'\n  cairn doctor --config cairn.toml --overlay k8s/overlays/dev\n  cairn doctor --role | kubectl apply -f -\n\nExit codes: 0 nothing is missing (something may be doubtful), 1 something is missing, 2 wrong use."
     )]
     Doctor(Box<DoctorArgs>),
     /// Say what a request would do, without doing it: every object, the cluster's word on each, quota, warnings.
     #[command(
-        after_help = "Examples:\n  cairn plan --user acme --service-name search --replicas 3 --kubeconfig ~/.kube/config\n  cairn plan --file request.json --server http://localhost:8080\n  cairn plan --change --user acme --service-name search --replicas 5 --server http://localhost:8080\n  cairn plan --delete --keep-data --user acme --service-name search --server http://localhost:8080\n  cairn plan --user acme --service-name search --server http://localhost:8080 --json | jq '.objects[] | select(.kind == \"StatefulSet\")'\n\nExit codes: 0 nothing was found that would refuse it, 1 something was, 2 wrong use or a wrong request."
+        after_help = "Examples:\n  cairn plan --user acme --service-name search --replicas 3 --kubeconfig ~/.kube/config\n  cairn plan --file request.json --server http://localhost:8080\n  cairn plan --change --user acme --service-name search --replicas 5 --server http://localhost:8080\n  cairn plan --delete --keep-data --user acme --service-name search --server http://localhost:8080\n  cairn plan --user acme --service-name search --server http://localhost:8080 --json | jq '.objects[] | select(.kind == \"StatefulSet\")'\n\nExit codes: 0 nothing was found that would refuse it, 1 something was, or no plan could be made, 2 wrong use or a wrong request."
     )]
     Plan(Box<PlanArgs>),
     /// Make a token for --tokens: it is printed once, and its entry for the file, which holds only its hash.
@@ -213,8 +213,8 @@ pub(crate) struct PlanArgs {
     #[command(flatten)]
     pub(crate) request: RequestArgs,
     /// Ask the engine at this URL, which knows what is in use; without it the cluster is asked directly
-    #[arg(long, value_name = "URL", env = "CAIRN_SERVER")]
-    pub(crate) server: Option<String>,
+    #[arg(long, value_name = "URL", env = "CAIRN_SERVER", value_parser = url)]
+    pub(crate) server: Option<reqwest::Url>,
     /// Plan a change of the cluster that is there: the other flags and the file say what shall be otherwise
     #[arg(long, requires = "server", conflicts_with = "delete")]
     pub(crate) change: bool,

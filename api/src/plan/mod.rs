@@ -6,17 +6,18 @@
 mod command;
 mod print;
 
-use std::collections::BTreeMap;
-
-use cairn_engine::{Amounts, ResourceName, StepError};
+use cairn_engine::{Amounts, Quota, StepError, WorkflowId, WorkflowState};
 use cairn_steps::{
     cluster::{
         Cluster,
         doctor::{Finding, Verdict},
         rehearse::{Rehearsed, Word},
     },
-    delete,
-    input::{Input, Origin},
+    create, delete,
+    elastic::Elastic,
+    input::Input,
+    overlay::Overlay,
+    records,
     render::Object,
     request::Request,
     update,
@@ -27,141 +28,222 @@ use serde_json::Value;
 
 pub(crate) use self::command::run;
 
-/// The workflow of a plan: one that will never be.
-pub(crate) const NOBODYS: &str = "00000000-0000-0000-0000-000000000000";
-
 /// A plan.
 #[derive(Debug, Serialize)]
 pub(crate) struct Plan {
     dry_run: bool,
     /// `create`, `update`, `delete`
     kind: &'static str,
-    /// Whether nothing was found that would refuse it.
+    /// Whether nothing was found that would keep it from working out.
     possible: bool,
     request: Value,
-    quota: Quota,
+    /// What would be ended for it first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ends: Option<Ends>,
+    quota: QuotaView,
     /// The names of the steps.
     steps: Vec<&'static str>,
     /// Every object as it would be sent.
     objects: Vec<Value>,
     /// What the cluster says to each of them, in the same order.
     verdicts: Vec<Rehearsed>,
+    /// What an earlier deletion has kept, and this creation would go on with.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    takes_over: Vec<String>,
+    /// What the workflow would stop at, once it was accepted.
+    refusals: Vec<String>,
     warnings: Vec<String>,
     /// What could not be looked at.
     #[serde(skip_serializing_if = "Option::is_none")]
     without: Option<String>,
 }
 
-/// What a tenant would hold. `used` and `after` are unknown without a journal.
-#[derive(Debug, Default, Serialize)]
-pub(crate) struct Quota {
-    pub(crate) asked: Amounts,
-    pub(crate) used: Option<Amounts>,
-    pub(crate) after: Option<Amounts>,
-    pub(crate) limits: Amounts,
+/// A parked workflow that a deletion would end as it stands.
+#[derive(Debug, Serialize)]
+pub(crate) struct Ends {
+    kind: &'static str,
+    workflow_id: WorkflowId,
+    links: Links,
 }
 
-impl Quota {
-    /// With this much in use, and so much more asked for.
-    pub(crate) fn new(asked: Amounts, used: Option<Amounts>, limits: Amounts) -> Self {
-        let after = used.as_ref().map(|used| {
-            let mut sum: BTreeMap<_, _> = used.clone();
-            for (resource, more) in &asked {
-                let held = sum.entry(resource.clone()).or_insert(0);
-                *held = held.saturating_add(*more);
-            }
-            sum
-        });
-        Self { asked, used, after, limits }
-    }
+#[derive(Debug, Serialize)]
+struct Links {
+    workflow: String,
+}
 
-    /// The same for what takes the place of something that is held already.
-    pub(crate) fn replacing(held: &Amounts, asked: Amounts, used: Amounts, limits: Amounts) -> Self {
-        let mut free = used.clone();
-        for (resource, amount) in held {
-            let left = free.entry(resource.clone()).or_insert(0);
-            *left = left.saturating_sub(*amount);
+impl Ends {
+    /// This workflow.
+    pub(crate) fn of(state: &WorkflowState) -> Self {
+        let links = Links { workflow: format!("/workflows/{}", state.id()) };
+        Self { kind: records::kind(state.submitted().effect), workflow_id: state.id(), links }
+    }
+}
+
+/// What the tenant's quota would be charged.
+#[derive(Debug)]
+pub(crate) enum Charge {
+    /// As an engine knows it, which would admit it.
+    Met(Quota),
+    /// Without a journal nobody knows what is in use: as if nothing were.
+    Alone(Quota),
+}
+
+/// What a tenant would hold. `used` and `after` are unknown without a journal.
+#[derive(Debug, Serialize)]
+struct QuotaView {
+    asked: Amounts,
+    used: Option<Amounts>,
+    after: Option<Amounts>,
+    limits: Amounts,
+}
+
+impl Charge {
+    fn view(&self) -> QuotaView {
+        let (Self::Met(quota) | Self::Alone(quota)) = self;
+        let known = matches!(self, Self::Met(_));
+        QuotaView {
+            asked: quota.wanted.clone(),
+            used: known.then(|| quota.used.clone()),
+            after: known.then(|| quota.after()),
+            limits: quota.limits.clone(),
         }
-        Self { used: Some(used), ..Self::new(asked, Some(free), limits) }
     }
 
-    /// The first resource of which there would be too much: its name, what is in use by others, what is asked for, the limit.
-    pub(crate) fn exceeded(&self) -> Option<(&ResourceName, u64, u64, u64)> {
-        let after = self.after.as_ref()?;
-        self.asked.iter().find_map(|(resource, asked)| {
-            let (sum, limit) = (*after.get(resource)?, *self.limits.get(resource)?);
-            (sum > limit).then(|| (resource, sum.saturating_sub(*asked), *asked, limit))
+    /// What an engine would refuse whatever is in use. What is in use, it judges itself before it plans.
+    fn refusal(&self) -> Option<String> {
+        let (Self::Met(quota) | Self::Alone(quota)) = self;
+        let excess = quota.exceeded()?;
+        Some(format!(
+            "quota: the tenant may hold {} {}, and {} are asked for",
+            excess.limit, excess.resource, excess.asked
+        ))
+    }
+
+    /// Limits that were lowered below what is in use already: what grows is refused, what does not is not.
+    fn warnings(&self) -> impl Iterator<Item = String> + use<'_> {
+        let (Self::Met(quota) | Self::Alone(quota)) = self;
+        quota.limits.iter().filter_map(|(resource, limit)| {
+            let used = quota.used.get(resource).copied().unwrap_or(0);
+            let over = format!(
+                "quota: the tenant holds {used} {resource} and may hold {limit}: nothing that needs more of it is taken until it \
+                 holds less"
+            );
+            (used > *limit).then_some(over)
         })
     }
 }
 
-/// The plan of a creation.
-pub(crate) async fn of_creation(cluster: &Cluster, request: &Request, objects: Vec<Object>, quota: Quota) -> Plan {
-    let (verdicts, findings) = tokio::join!(cluster.rehearse(&objects, None), cluster.examine());
+/// What a rehearsal came to, whichever kind it was of.
+struct Rehearsal {
+    objects: Vec<Object>,
+    verdicts: Vec<Rehearsed>,
+    takes_over: Vec<String>,
+    refusals: Vec<String>,
+    warnings: Vec<String>,
+}
+
+/// The plan of a creation: of its input as it would be journaled.
+pub(crate) async fn of_creation(
+    cluster: &Cluster,
+    input: Input,
+    elastic: Elastic,
+    overlay: Option<Overlay>,
+    charge: Charge,
+) -> Plan {
+    let request = input.request.clone();
+    let (rehearsal, findings) = tokio::join!(create::rehearse(cluster, input, elastic, overlay), cluster.examine());
+    let create::Rehearsal { objects, verdicts, takes_over, refusals, warnings } = rehearsal;
+    let rehearsal = Rehearsal { objects, verdicts, takes_over, refusals, warnings };
+    let sizing = VectorSizing::of(&request).warnings(&request);
     Plan {
-        objects: objects.into_iter().map(|object| object.body).collect(),
+        steps: create::STEPS.to_vec(),
         // The pull is an effect of its own, so a rehearsal does without it.
         without: request
             .gitlab_url
             .as_ref()
             .map(|url| format!("the settings at {url}, which are pulled only by a creation")),
-        ..Plan::new(request, quota, verdicts, &findings)
+        ..Plan::new(create::NAME, &request, &charge, rehearsal, sizing, &findings)
     }
 }
 
-/// The plan of a change: the input as it would be journaled.
+/// The plan of a change: of its input as it would be journaled.
 ///
 /// # Errors
 /// If the input does not say what it changes.
-pub(crate) async fn of_change(cluster: &Cluster, input: Input, quota: Quota) -> Result<Plan, StepError> {
+pub(crate) async fn of_change(cluster: &Cluster, input: Input, charge: Charge) -> Result<Plan, StepError> {
     let request = input.request.clone();
-    let mark = input.origin.as_ref().map(|origin| origin.mark.clone()).unwrap_or_default();
-    let objects = update::rehearsal(input)?;
-    let (verdicts, findings) = tokio::join!(cluster.rehearse(&objects, Some(&mark)), cluster.examine());
-    let plan =
-        Plan { kind: "update", steps: update::STEPS.to_vec(), ..Plan::new(&request, quota, verdicts, &findings) };
-    Ok(Plan { objects: objects.into_iter().map(|object| object.body).collect(), ..plan })
+    let (rehearsal, findings) = tokio::join!(update::rehearse(cluster, input), cluster.examine());
+    let update::Rehearsal { objects, verdicts, refusals, warnings } = rehearsal?;
+    let rehearsal = Rehearsal { objects, verdicts, takes_over: Vec::new(), refusals, warnings };
+    Ok(Plan {
+        steps: update::STEPS.to_vec(),
+        ..Plan::new(update::NAME, &request, &charge, rehearsal, Vec::new(), &findings)
+    })
 }
 
-/// The plan of a deletion.
+/// The plan of a deletion: of its input as it would be journaled, and of the workflow that would be ended for it.
+///
+/// # Errors
+/// If the input does not say what it deletes.
 pub(crate) async fn of_deletion(
     cluster: &Cluster,
-    request: &Request,
-    origin: &Origin,
-    keep_data: bool,
-    quota: Quota,
-) -> Plan {
-    let (gone, kept) = delete::rehearsal(origin, keep_data);
-    let (mut verdicts, findings) = tokio::join!(cluster.rehearse_deletion(&gone, &origin.mark), cluster.examine());
-    verdicts.extend(kept.iter().map(Rehearsed::kept));
-    Plan { kind: "delete", steps: delete::STEPS.to_vec(), ..Plan::new(request, quota, verdicts, &findings) }
+    input: &Input,
+    ends: Option<Ends>,
+    charge: Charge,
+) -> Result<Plan, StepError> {
+    let (rehearsal, findings) = tokio::join!(delete::rehearse(cluster, input), cluster.examine());
+    let delete::Rehearsal { verdicts, refusals, warnings } = rehearsal?;
+    let rehearsal = Rehearsal { objects: Vec::new(), verdicts, takes_over: Vec::new(), refusals, warnings };
+    Ok(Plan {
+        ends,
+        steps: delete::STEPS.to_vec(),
+        ..Plan::new(delete::NAME, &input.request, &charge, rehearsal, Vec::new(), &findings)
+    })
 }
 
 impl Plan {
-    /// A plan of a creation, without its objects.
-    fn new(request: &Request, quota: Quota, verdicts: Vec<Rehearsed>, findings: &[Finding]) -> Self {
-        let mut warnings = VectorSizing::of(request).warnings(request);
-        warnings.extend(findings.iter().filter(|finding| concerns(finding, request)).map(warning));
+    /// A plan without its steps, and what only some plans have.
+    fn new(
+        kind: &'static str,
+        request: &Request,
+        charge: &Charge,
+        rehearsal: Rehearsal,
+        mut warnings: Vec<String>,
+        findings: &[Finding],
+    ) -> Self {
+        let Rehearsal { objects, verdicts, takes_over, mut refusals, warnings: found } = rehearsal;
+        refusals.extend(charge.refusal());
+        warnings.extend(found);
+        warnings.extend(charge.warnings());
+        let findings = findings.iter().filter(|finding| concerns(finding, kind));
+        let missing = findings.clone().any(|finding| finding.verdict == Verdict::Missing);
+        warnings.extend(findings.filter(|finding| finding.verdict != Verdict::Good).map(warning));
         let refused = verdicts.iter().any(|one| one.verdict == Word::Refused);
-        let missing = findings.iter().any(|finding| finding.verdict == Verdict::Missing);
         Self {
             dry_run: true,
-            kind: "create",
-            possible: !refused && !missing,
+            kind,
+            possible: !refused && !missing && refusals.is_empty(),
             request: serde_json::to_value(request).unwrap_or_default(),
-            quota,
-            steps: cairn_steps::report::STATUSES.to_vec(),
-            objects: Vec::new(),
+            ends: None,
+            quota: charge.view(),
+            steps: Vec::new(),
+            objects: objects.into_iter().map(|object| object.body).collect(),
             verdicts,
+            takes_over,
+            refusals,
             warnings,
             without: None,
         }
     }
 }
 
-/// Whether what the cluster lacks is lacked by this request.
-fn concerns(finding: &Finding, request: &Request) -> bool {
-    finding.verdict != Verdict::Good && (finding.check != "gpu" || request.gpu_count > 0)
+/// Whether what the cluster lacks is lacked by a workflow of this kind. Of GPUs, and of disks that grow, the rehearsal knows more.
+fn concerns(finding: &Finding, kind: &str) -> bool {
+    match finding.check {
+        "gpu" => false,
+        "storage" => kind == create::NAME,
+        _ => true,
+    }
 }
 
 fn warning(finding: &Finding) -> String {

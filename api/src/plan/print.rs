@@ -25,6 +25,9 @@ fn text(plan: &Value) -> String {
         ),
         String::new(),
     ];
+    if let Some(workflow) = plan["ends"]["workflow_id"].as_str() {
+        lines.insert(1, format!("ends {} {workflow} first, which is parked", of(&plan["ends"], "kind")));
+    }
     let verdicts = plan["verdicts"].as_array().map(Vec::as_slice).unwrap_or_default();
     let mut open: Vec<String> = Vec::new();
     for one in verdicts {
@@ -59,10 +62,16 @@ fn text(plan: &Value) -> String {
         lines.extend([String::new(), message]);
     }
     lines.extend(quota(&plan["quota"]));
-    let warnings = plan["warnings"].as_array().map(Vec::as_slice).unwrap_or_default();
-    if !warnings.is_empty() {
-        lines.extend([String::new(), "warnings".to_owned()]);
-        lines.extend(warnings.iter().map(|warning| format!("  {}", warning.as_str().unwrap_or_default())));
+    for (field, title) in [
+        ("takes_over", "goes on with what a deletion has kept"),
+        ("refusals", "would be accepted, and then stop"),
+        ("warnings", "warnings"),
+    ] {
+        let said = plan[field].as_array().map(Vec::as_slice).unwrap_or_default();
+        if !said.is_empty() {
+            lines.extend([String::new(), title.to_owned()]);
+            lines.extend(said.iter().map(|one| format!("  {}", one.as_str().unwrap_or_default())));
+        }
     }
     if let Some(without) = plan["without"].as_str() {
         lines.extend([String::new(), format!("not looked at: {without}")]);
@@ -128,11 +137,15 @@ mod tests {
                   "changes": [{ "path": "spec.replicas", "before": 1, "after": 3 }] },
                 { "object": "ConfigMap/x", "action": "create", "verdict": "refused", "message": "no", "evidence": ["data: bad"] },
             ],
-            "warnings": ["storage: slow"],
+            "ends": { "kind": "create", "workflow_id": "0197", "links": { "workflow": "/workflows/0197" } },
+            "takes_over": ["Secret/a"], "refusals": ["no node has GPUs"], "warnings": ["storage: slow"],
         });
         let text = text(&plan);
         for line in [
             "plan: update acme/search in namespace acme--search",
+            "ends create 0197 first, which is parked",
+            "  Secret/a",
+            "  no node has GPUs",
             "    spec.replicas: 1 → 3",
             "    no",
             "    data: bad",

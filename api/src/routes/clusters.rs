@@ -9,13 +9,12 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 use cairn_engine::{
-    Amounts, Engine, Hash, IdempotencyKey, NewSubmission, OnFailure, Outcome, ResourceName, Service, SubmitError,
-    Tenant, WorkflowId, WorkflowState, fold, store::Refusal,
+    Amounts, Engine, Hash, IdempotencyKey, NewSubmission, OnFailure, Outcome, Quota, Service, SubmitError, Tenant,
+    WorkflowId, WorkflowState, fold, store::Refusal,
 };
 use cairn_steps::{
     input::Input,
     records::TenantContainer,
-    render::{Marks, Through, render},
     report::{Report, reports},
     request::{self, Request},
 };
@@ -24,12 +23,12 @@ use serde::Serialize;
 
 use super::{Shared, left::record_after, there, workflow::WorkflowView};
 use crate::{
-    admission,
+    admission::{self, holds},
     app::App,
     auth::Caller,
     engine::CREATE,
     extract::{self, Params},
-    plan,
+    plan::{self, Charge},
     problem::Problem,
 };
 
@@ -68,14 +67,15 @@ pub(crate) async fn create(
     let dry_run = params.flag("dry_run");
     params.finish()?;
     let asked = Asked::new(&app, caller, &headers, &body)?;
-    if dry_run {
-        let Asked { request, tenant, service, quota, .. } = asked;
-        return rehearse(&app, &request, tenant, service, quota).await;
-    }
     let engine = app.engine()?;
     let lock = app.services.lock(&asked.tenant, &asked.service).await;
     let input = asked.input(&app, engine).await?;
-    let (submitted, again) = submit(engine, asked.submission(&input)?).await?;
+    let submission = asked.submission(&input)?;
+    if dry_run {
+        drop(lock);
+        return plan_creation(&app, engine, input, submission).await;
+    }
+    let (submitted, again) = submit(engine, submission).await?;
     drop(lock);
     if let Some(wait) = wait
         && let Some(state) = settled(&app, engine, submitted.id(), wait).await
@@ -143,10 +143,6 @@ pub(super) async fn submit(engine: &Engine, submission: NewSubmission) -> Result
     }
 }
 
-pub(super) fn holds(request: &Request) -> Amounts {
-    request.holds().into_iter().map(|(name, amount)| (ResourceName::new(name), amount)).collect()
-}
-
 /// The workflow once it is finished or parked; `None` if that takes too long, or the program ends.
 pub(super) async fn settled(
     app: &Arc<App>,
@@ -196,34 +192,41 @@ pub(super) fn located(status: StatusCode, at: &str, mut response: Response) -> R
     response
 }
 
-/// What a submission would do: checked like one, every object rendered and tried, nothing changed.
-async fn rehearse(
+/// What the creation would do: refused as it would be, and nothing is changed.
+async fn plan_creation(
     app: &App,
-    request: &Request,
-    tenant: Tenant,
-    service: Service,
-    quota: Amounts,
+    engine: &Engine,
+    input: Input,
+    submission: NewSubmission,
 ) -> Result<Response, Problem> {
-    let (of, name) = (tenant.clone(), service.clone());
-    let (used, record) = app.engine()?.read(move |store| Ok((store.usage(&of)?, store.service(&of, &name)?))).await?;
-    if let Some(record) = record.filter(|record| record.live || record.busy) {
-        return Err(Problem::taken(tenant.as_str(), service.as_str(), record.workflow));
-    }
-    let holds = holds(request);
-    for (resource, asked) in &holds {
-        let used = used.get(resource).copied().unwrap_or(0);
-        if let Some(limit) = quota.get(resource)
-            && used.checked_add(*asked).is_none_or(|sum| sum > *limit)
-        {
-            return Err(Problem::quota(tenant.as_str(), resource.as_str(), used, *asked, *limit));
+    match rehearsed(engine, submission).await? {
+        Rehearsed::Again(submitted) => Ok(accepted(&submitted, true)),
+        Rehearsed::Admitted(quota) => {
+            let (elastic, overlay) = (app.elastic.clone(), app.overlay.as_deref().cloned());
+            let planned = plan::of_creation(app.cluster.cluster(), input, elastic, overlay, Charge::Met(quota)).await;
+            Ok(Json(planned).into_response())
         }
     }
-    let marks = Marks { workflow: plan::NOBODYS.to_owned() };
-    let mut objects = render(request, &app.elastic, Through::RolloutCompleted, None, &marks);
-    if let Some(overlay) = &app.overlay {
-        overlay.apply(&mut objects, request, Through::RolloutCompleted, &marks);
+}
+
+/// What would become of a submission.
+pub(super) enum Rehearsed {
+    /// It would be admitted, and meet this quota.
+    Admitted(Quota),
+    /// It was made before: its answer is this workflow, as it was accepted.
+    Again(WorkflowState),
+}
+
+/// Asks what would become of a submission, and records nothing.
+///
+/// # Errors
+/// [`Problem`]: what the submission would be refused with.
+pub(super) async fn rehearsed(engine: &Engine, submission: NewSubmission) -> Result<Rehearsed, Problem> {
+    match engine.rehearse(submission).await {
+        Ok(quota) => Ok(Rehearsed::Admitted(quota)),
+        Err(SubmitError::Refused(Refusal::KeyUsed { workflow, same_body: true })) => {
+            Ok(Rehearsed::Again(as_submitted(engine, workflow).await?))
+        }
+        Err(error) => Err(error.into()),
     }
-    let quota = plan::Quota::new(holds, Some(used), quota);
-    let plan = plan::of_creation(app.cluster.cluster(), request, objects, quota).await;
-    Ok(Json(plan).into_response())
 }

@@ -13,8 +13,9 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 use cairn_engine::{
-    Amounts, Effect, Engine, Hash, IdempotencyKey, NewSubmission, OnFailure, Outcome, Service, Tenant, WorkflowState,
-    store::{Refusal, ServiceRecord, ServiceStatus},
+    Amounts, Effect, Engine, Hash, IdempotencyKey, NewSubmission, OnFailure, Outcome, Quota, Service, Tenant,
+    WorkflowState,
+    store::{Refusal, ServiceStatus},
 };
 use cairn_steps::{
     delete,
@@ -28,16 +29,16 @@ use serde::Serialize;
 
 use super::{
     Shared,
-    clusters::{WAIT_MAX, accepted, as_submitted, holds, located, settled, submit},
+    clusters::{Rehearsed, WAIT_MAX, accepted, as_submitted, located, rehearsed, settled, submit},
     left::record_after,
     there::{Deletion, There},
 };
 use crate::{
-    admission,
+    admission::{self, holds},
     app::App,
     auth::Caller,
     extract::{self, Named, Params},
-    plan,
+    plan::{self, Charge, Ends},
     problem::Problem,
 };
 
@@ -86,7 +87,7 @@ pub(crate) async fn change(
     let asked = Asked::new("PATCH", caller, named, &headers, &body, wait)?;
     let engine = app.engine()?;
     let lock = app.services.lock(&asked.tenant, &asked.service).await;
-    if !dry_run && let Some(answered) = asked.again(engine).await? {
+    if let Some(answered) = asked.again(engine).await? {
         drop(lock);
         return asked.answer(&app, engine, answered, true).await;
     }
@@ -103,11 +104,11 @@ pub(crate) async fn change(
     let (origin, _) = there.origin(engine).await?;
     let input = Input::change(before, request, origin);
     let journaled = input.to_json().map_err(|error| Problem::unjournalable_change(&there.record, &error))?;
+    let submission = asked.submission(update::NAME, journaled, holds, app.rules().quota(&asked.tenant));
     if dry_run {
         drop(lock);
-        return asked.plan_change(&app, &there.record, input, holds).await;
+        return plan_change(&app, engine, input, submission).await;
     }
-    let submission = asked.submission(update::NAME, journaled, holds, app.rules().quota(&asked.tenant));
     let (submitted, again) = submit(engine, submission).await?;
     drop(lock);
     asked.answer(&app, engine, submitted, again).await
@@ -128,12 +129,12 @@ pub(crate) async fn delete(
     let asked = Asked::new("DELETE", caller, named, &headers, keeps, wait)?;
     let engine = app.engine()?;
     let lock = app.services.lock(&asked.tenant, &asked.service).await;
-    if !dry_run && let Some(answered) = asked.again(engine).await? {
+    if let Some(answered) = asked.again(engine).await? {
         drop(lock);
         return asked.answer(&app, engine, answered, true).await;
     }
     let mut there = asked.there(engine).await?.filter(|there| !there.is_nothing()).ok_or_else(|| asked.absent())?;
-    if there.record.busy && (dry_run || !there.may_be_ended()) {
+    if there.record.busy && !there.may_be_ended() {
         return Err(there.busy());
     }
     // Whatever refuses it does so here, before anything is ended for it.
@@ -191,37 +192,16 @@ impl Asked {
         There::of(engine, &self.tenant, &self.service).await
     }
 
-    /// What the change would do: refused like one, and nothing is changed.
-    async fn plan_change(
-        &self,
-        app: &App,
-        record: &ServiceRecord,
-        input: Input,
-        holds: Amounts,
-    ) -> Result<Response, Problem> {
-        let quota = self.quota(app, record, holds).await?;
-        if let Some((resource, used, asked, limit)) = quota.exceeded() {
-            return Err(Problem::quota(self.tenant.as_str(), resource.as_str(), used, asked, limit));
-        }
-        let planned = plan::of_change(app.cluster.cluster(), input, quota).await;
-        Ok(Json(planned.map_err(|_| Problem::internal())?).into_response())
-    }
-
     /// What the deletion would do, and nothing is changed.
     async fn plan_deletion(&self, app: &App, there: &There, deletion: Deletion) -> Result<Response, Problem> {
         let Deletion { input, keeps, .. } = deletion;
-        let quota = self.quota(app, &there.record, keeps).await?;
-        let origin = input.origin.ok_or_else(Problem::internal)?;
-        let cluster = app.cluster.cluster();
-        let planned = plan::of_deletion(cluster, &input.request, &origin, input.keep_data, quota).await;
-        Ok(Json(planned).into_response())
-    }
-
-    /// What the tenant would hold, with this in the place of what the service holds.
-    async fn quota(&self, app: &App, record: &ServiceRecord, holds: Amounts) -> Result<plan::Quota, Problem> {
         let tenant = self.tenant.clone();
         let used = app.engine()?.read(move |store| store.usage(&tenant)).await?;
-        Ok(plan::Quota::replacing(&record.holds, holds, used, app.rules().quota(&self.tenant)))
+        let (held, limits) = (there.record.holds.clone(), app.rules().quota(&self.tenant));
+        let charge = Charge::Met(Quota { used, held, wanted: keeps, limits });
+        let ends = there.record.busy.then(|| Ends::of(&there.last));
+        let planned = plan::of_deletion(app.cluster.cluster(), &input, ends, charge).await;
+        Ok(Json(planned.map_err(|_| Problem::internal())?).into_response())
     }
 
     fn absent(&self) -> Problem {
@@ -297,6 +277,17 @@ impl Asked {
             (at, Json(Changed { container, reports }).into_response())
         };
         Ok(Some(located(StatusCode::OK, &at, body)))
+    }
+}
+
+/// What the change would do: refused as it would be, and nothing is changed.
+async fn plan_change(app: &App, engine: &Engine, input: Input, submission: NewSubmission) -> Result<Response, Problem> {
+    match rehearsed(engine, submission).await? {
+        Rehearsed::Again(submitted) => Ok(accepted(&submitted, true)),
+        Rehearsed::Admitted(quota) => {
+            let planned = plan::of_change(app.cluster.cluster(), input, Charge::Met(quota)).await;
+            Ok(Json(planned.map_err(|_| Problem::internal())?).into_response())
+        }
     }
 }
 

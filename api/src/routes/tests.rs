@@ -24,6 +24,7 @@ use super::*;
 
 mod lifecycle;
 mod plans;
+mod rehearsed;
 mod roles;
 
 use crate::{
@@ -84,7 +85,7 @@ impl Api {
     }
 
     async fn with(rules: Rules, sandbox: SandboxOptions, fail_at: Option<&str>) -> Self {
-        Self::overlaid(rules, sandbox, fail_at, None).await
+        Self::configured(rules, sandbox, fail_at, None, false).await
     }
 
     async fn overlaid(
@@ -93,9 +94,25 @@ impl Api {
         fail_at: Option<&str>,
         overlay: Option<Arc<Overlay>>,
     ) -> Self {
+        Self::configured(rules, sandbox, fail_at, overlay, false).await
+    }
+
+    /// One that refuses vectors that do not fit, or only warns of them.
+    async fn sized(rules: Rules, sandbox: SandboxOptions, fail_at: Option<&str>, strict_sizing: bool) -> Self {
+        Self::configured(rules, sandbox, fail_at, None, strict_sizing).await
+    }
+
+    async fn configured(
+        rules: Rules,
+        sandbox: SandboxOptions,
+        fail_at: Option<&str>,
+        overlay: Option<Arc<Overlay>>,
+        strict_sizing: bool,
+    ) -> Self {
         let sandbox = Sandbox::open(sandbox).expect("in memory");
-        let app = closed(rules, &sandbox);
         let cluster = Cluster::new(sandbox.client());
+        let app = App::new(rules, Elastic::default(), ClusterCheck::new(cluster.clone()));
+        let app = Arc::new(app.with_overlay(overlay.clone()).sizing_strictly(strict_sizing));
         let create = create_definition(Deps { overlay, ..Deps::new(cluster.clone(), app.gitlab.clone()) });
         let update = update_definition(cluster.clone(), RolloutRules::default());
         let definitions = [create, update, delete_definition(cluster)];

@@ -110,6 +110,11 @@ impl Rehearsed {
         }
     }
 
+    /// Something else is known of it than what the server said.
+    pub(crate) fn say(&mut self, verdict: Word, message: String) {
+        (self.verdict, self.message) = (verdict, Some(message));
+    }
+
     fn refused(self, message: impl Into<String>) -> Self {
         Self { verdict: Word::Refused, message: Some(message.into()), ..self }
     }

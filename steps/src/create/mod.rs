@@ -12,6 +12,7 @@ mod gpu_configured;
 mod k8s_applied;
 mod namespace_created;
 pub(crate) mod plan;
+mod rehearsal;
 mod resources_configured;
 mod rollout_completed;
 mod starting;
@@ -31,6 +32,7 @@ use crate::overlay::Overlay;
 
 pub(crate) use gitlab_pulled::NAME as GITLAB_PULLED;
 pub(crate) use plan::{elastic_in, made_in, overlay_in};
+pub use rehearsal::{Rehearsal, rehearse};
 pub(crate) use rollout_completed::NAME as ROLLOUT_COMPLETED;
 pub(crate) use starting::{NAME as STARTING, gpus};
 

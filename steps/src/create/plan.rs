@@ -69,6 +69,13 @@ impl Plan {
         Ok(Self { request, workflow, elastic: elastic(cx), overlay: overlay(cx)?, settings, origin })
     }
 
+    /// The plan of a creation that is still to be submitted, or never will be: without what it would pull.
+    pub(super) fn of_one_to_be(input: Input, mark: &str, elastic: Elastic, overlay: Option<Overlay>) -> Self {
+        let Input { request, origin, .. } = input;
+        let workflow = origin.as_ref().map_or_else(|| mark.to_owned(), |origin| origin.mark.clone());
+        Self { request, workflow, elastic, overlay, settings: None, origin }
+    }
+
     /// The plan of a cluster that is there, as it is when this request is in force.
     pub(crate) fn of_living(request: Request, origin: &Origin) -> Result<Self, StepError> {
         let settings = settings(origin.settings.as_deref())?;

@@ -42,9 +42,8 @@ impl Step for DeleteStarted {
         let removal = Removal::of(cx)?;
         let marked = self.cluster.marked(&removal.namespace, &removal.mark).await?;
         let mut census = Census::of(marked, &removal, &Known::of(cx)?);
-        census.refuse_copies(&removal)?;
-        if removal.keep_data {
-            census.refuse_losing_data(&removal)?;
+        for refused in census.refusals(&removal) {
+            refused?;
         }
         self.look_around(&removal, &mut census).await?;
         Started::new(removal, census.listed).output(&census.notes)
@@ -67,9 +66,7 @@ impl DeleteStarted {
             Some(_) if removal.keep_data => {}
             Some(namespace) => {
                 let unseen = self.cluster.refuse_strangers(&namespace.made, &removal.mark).await?;
-                if !unseen.is_empty() {
-                    census.notes.push(format!("whether others have {} there may not be seen", unseen.join(", ")));
-                }
+                census.notes.extend(unseen_note(&unseen));
             }
             None => {
                 let found = self.cluster.find(Kind::Namespace, None, &removal.namespace, &removal.mark).await?;
@@ -83,16 +80,19 @@ impl DeleteStarted {
 }
 
 /// What the journal knows of the cluster.
-struct Known {
-    made: Vec<Made>,
+pub(super) struct Known {
+    pub(super) made: Vec<Made>,
     overlaid: bool,
 }
 
 impl Known {
     fn of(cx: &StepContext) -> Result<Self, StepError> {
-        let input: Input = cx.input()?;
+        Ok(Self::in_input(&cx.input()?))
+    }
+
+    pub(super) fn in_input(input: &Input) -> Self {
         let overlaid = input.origin.as_ref().is_some_and(|origin| origin.overlay.is_some());
-        Ok(Self { made: input.origin.map(|origin| origin.made).unwrap_or_default(), overlaid })
+        Self { made: input.origin.as_ref().map(|origin| origin.made.clone()).unwrap_or_default(), overlaid }
     }
 
     /// A copy of an object of ours bears its mark. Under a name that we give it is ours without a journaled UID too: a crash
@@ -110,17 +110,18 @@ impl Known {
 
 /// All that bears the mark, by what is to become of it.
 #[derive(Default)]
-struct Census {
-    listed: Vec<Listed>,
+pub(super) struct Census {
+    pub(super) listed: Vec<Listed>,
     /// What somebody has copied from us.
     copies: Vec<String>,
     /// What would take claims with it that are to be kept.
     takers: Vec<String>,
-    notes: Vec<String>,
+    /// What else there is to say.
+    pub(super) notes: Vec<String>,
 }
 
 impl Census {
-    fn of(marked: Vec<Marked>, removal: &Removal, known: &Known) -> Self {
+    pub(super) fn of(marked: Vec<Marked>, removal: &Removal, known: &Known) -> Self {
         let mut census = Self::default();
         for Marked { made, object, .. } in marked {
             if known.is_another_namespace(&made) {
@@ -134,6 +135,12 @@ impl Census {
             }
         }
         census
+    }
+
+    /// Each reason not to begin, one after the other.
+    pub(super) fn refusals(&self, removal: &Removal) -> impl Iterator<Item = Result<(), StepError>> + use<> {
+        let losing = removal.keep_data.then(|| self.refuse_losing_data(removal));
+        [Some(self.refuse_copies(removal)), losing].into_iter().flatten()
     }
 
     fn refuse_copies(&self, removal: &Removal) -> Result<(), StepError> {
@@ -169,6 +176,11 @@ impl Census {
             names::STATEFUL_SET
         )))
     }
+}
+
+/// What there is to say of kinds that may not be seen.
+pub(super) fn unseen_note(unseen: &[String]) -> Option<String> {
+    (!unseen.is_empty()).then(|| format!("whether others have {} there may not be seen", unseen.join(", ")))
 }
 
 /// The replicas that a workload has.

@@ -12,6 +12,7 @@ mod delete_started;
 mod deleted;
 mod namespace_deleted;
 mod objects_deleted;
+mod rehearsal;
 mod scaled_down;
 
 use std::sync::Arc;
@@ -23,9 +24,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::cluster::gone::Deletion;
 use crate::cluster::{Cluster, Made};
-use crate::input::{Input, KEPT, Origin};
+use crate::input::{Input, KEPT};
 use crate::render::Kind;
 
+pub use self::rehearsal::{Rehearsal, rehearse};
 pub(crate) use deleted::NAME as DELETED;
 
 /// The name of the definition.
@@ -66,21 +68,6 @@ pub fn delete_definition(cluster: Cluster) -> Definition {
     Definition::new(NAME, VERSION, Effect::Delete, steps, Arc::new(HalfDeleted { cluster })).irreversible(&IRREVERSIBLE)
 }
 
-/// What a deletion would delete, for whoever wants to know beforehand, in its order; and what it would keep.
-#[must_use]
-pub fn rehearsal(origin: &Origin, keep_data: bool) -> (Vec<Made>, Vec<Made>) {
-    // What holds others goes after them: the disks after what uses them, the namespace last.
-    let rank = |made: &Made| match made.kind() {
-        Some(Kind::Namespace) => 2,
-        Some(Kind::PersistentVolumeClaim) => 1,
-        _ => 0,
-    };
-    let mut all = origin.made.clone();
-    all.reverse();
-    all.sort_by_key(rank);
-    all.into_iter().partition(|made| !(keep_data && made.kind().is_some_and(|kind| KEPT.contains(&kind))))
-}
-
 /// What a deletion works on.
 struct Removal {
     namespace: String,
@@ -109,14 +96,18 @@ struct List {
 impl Removal {
     /// Reads the input, and the list of the first step where there is one yet.
     fn of(cx: &StepContext) -> Result<Self, StepError> {
-        let input: Input = cx.input()?;
-        let Some(origin) = input.origin else {
-            return Err(StepError::permanent("the journaled deletion does not say what it is to delete"));
-        };
         let listed = cx.output(&StepName::from(delete_started::NAME));
         let listed = listed.and_then(|output| output.result.read::<List>().ok()).unwrap_or_default().listed;
-        let namespace = input.request.namespace.to_string();
-        Ok(Self { namespace, mark: origin.mark, keep_data: input.keep_data, listed })
+        Ok(Self { listed, ..Self::in_input(&cx.input()?)? })
+    }
+
+    /// The same, before anything is listed.
+    fn in_input(input: &Input) -> Result<Self, StepError> {
+        let Some(origin) = &input.origin else {
+            return Err(StepError::permanent("the journaled deletion does not say what it is to delete"));
+        };
+        let (namespace, mark) = (input.request.namespace.to_string(), origin.mark.clone());
+        Ok(Self { namespace, mark, keep_data: input.keep_data, listed: Vec::new() })
     }
 
     /// What of the list is of one of these kinds, and not kept.

@@ -16,10 +16,11 @@ mod updated;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use cairn_engine::{Definition, Effect, Residue, Step, StepContext, StepError, StepName};
+use cairn_engine::{Definition, Effect, ErrorClass, Residue, Step, StepContext, StepError, StepName};
 use serde::{Deserialize, Serialize};
 
 use crate::cluster::Cluster;
+use crate::cluster::rehearse::Rehearsed;
 use crate::cluster::rollout::RolloutRules;
 use crate::create::plan::{Plan, made_by_all};
 use crate::input::{Input, Origin};
@@ -82,17 +83,41 @@ struct Disks {
     disks: Vec<Disk>,
 }
 
-/// What a change would send, for whoever wants to know beforehand: the namespace that it lies in, what is rendered otherwise
-/// than before, and the claims that are made or grown.
+/// What a change would do.
+#[derive(Debug)]
+pub struct Rehearsal {
+    /// What it would send: the namespace that it lies in, what is rendered otherwise than before, and the claims that are made
+    /// or grown.
+    pub objects: Vec<Object>,
+    /// What the cluster says to each of them, in the same order.
+    pub verdicts: Vec<Rehearsed>,
+    /// What its first step would stop at, with the way out.
+    pub refusals: Vec<String>,
+    /// What its first step would warn of.
+    pub warnings: Vec<String>,
+}
+
+/// What a change would do, for whoever wants to know beforehand. Looks as its first step looks, and changes nothing.
 ///
 /// # Errors
 /// [`StepError`] if the input does not say what it changes.
-pub fn rehearsal(input: Input) -> Result<Vec<Object>, StepError> {
+pub async fn rehearse(cluster: &Cluster, input: Input) -> Result<Rehearsal, StepError> {
     let change = Change::from(input)?;
     let mut objects = change.after.objects(Through::Formed, &[Kind::Namespace]);
     objects.extend(change.changed().0);
     objects.extend(change.claims(|ordinal| change.grows_disks() || ordinal >= change.before.request.replicas));
-    Ok(objects)
+    let verdicts = cluster.rehearse(&objects, Some(change.mark())).await;
+    let (refusals, mut warnings) = match update_started::look(cluster, &change).await {
+        Ok((_, warnings)) => (Vec::new(), warnings),
+        Err(error) if error.failure.class == ErrorClass::Permanent => (vec![error.failure.message], Vec::new()),
+        Err(error) => (Vec::new(), vec![error.failure.message]),
+    };
+    let (before, after) = (&change.before.request, &change.after.request);
+    if (after.gpu_count, after.replicas) != (before.gpu_count, before.replicas) {
+        // Its own nodes are replaced one by one, so what they hold is theirs to have again.
+        warnings.extend(cluster.too_few_gpus(after, Some(change.namespace())).await);
+    }
+    Ok(Rehearsal { objects, verdicts, refusals, warnings })
 }
 
 impl Change {

@@ -48,13 +48,8 @@ impl Step for UpdateStarted {
 
     async fn run(&self, cx: &StepContext) -> Result<Output, StepError> {
         let change = Change::of(cx)?;
-        self.set_is_ours(&change).await?;
-        let disks = self.disks(&change).await?;
+        let (disks, warnings) = look(&self.cluster, &change).await?;
         let request = change.after.request.clone();
-        let mut warnings = VectorSizing::of(&request).warnings(&request);
-        if request.gpu_count > change.before.request.gpu_count {
-            warnings.extend(gpus(&self.cluster, &request).await?);
-        }
         let changes: Vec<FieldChange> = change
             .before
             .request
@@ -85,63 +80,76 @@ impl Step for UpdateStarted {
     }
 }
 
-impl UpdateStarted {
-    async fn set_is_ours(&self, change: &Change) -> Result<(), StepError> {
-        let set = format!("StatefulSet/{}", names::STATEFUL_SET);
-        let refused = |why: String| Err(StepError::permanent(format!("{set} {why}")));
-        let namespace = Some(change.namespace());
-        match self.cluster.find(Kind::StatefulSet, namespace, names::STATEFUL_SET, change.mark()).await? {
-            Found::Nothing => {
-                refused("is gone: somebody deleted it; delete the cluster, with keep_data if its disks are there, and create it anew".to_owned())
+/// Holds the change against the live cluster: the disks as they are, and what there is to warn of.
+///
+/// # Errors
+/// [`StepError`]: permanent if it cannot work out, with the way out; else by the table of [`crate::cluster::errors`].
+pub(super) async fn look(cluster: &Cluster, change: &Change) -> Result<(Vec<Disk>, Vec<String>), StepError> {
+    set_is_ours(cluster, change).await?;
+    let disks = disks(cluster, change).await?;
+    let request = &change.after.request;
+    let mut warnings = VectorSizing::of(request).warnings(request);
+    if request.gpu_count > change.before.request.gpu_count {
+        warnings.extend(gpus(cluster, request).await?);
+    }
+    Ok((disks, warnings))
+}
+
+async fn set_is_ours(cluster: &Cluster, change: &Change) -> Result<(), StepError> {
+    let set = format!("StatefulSet/{}", names::STATEFUL_SET);
+    let refused = |why: String| Err(StepError::permanent(format!("{set} {why}")));
+    let namespace = Some(change.namespace());
+    match cluster.find(Kind::StatefulSet, namespace, names::STATEFUL_SET, change.mark()).await? {
+        Found::Nothing => {
+            refused("is gone: somebody deleted it; delete the cluster, with keep_data if its disks are there, and create it anew".to_owned())
+        }
+        Found::Foreign(whose) => refused(format!("{whose}, and is not changed")),
+        Found::Ours(found) if found.metadata.deletion_timestamp.is_some() => {
+            refused("is being deleted by somebody".to_owned())
+        }
+        Found::Ours(found) => {
+            let live = found.data["spec"]["replicas"].as_u64().unwrap_or_default();
+            let wanted = u64::from(change.after.request.replicas);
+            if live <= wanted {
+                return Ok(());
             }
-            Found::Foreign(whose) => refused(format!("{whose}, and is not changed")),
-            Found::Ours(found) if found.metadata.deletion_timestamp.is_some() => {
-                refused("is being deleted by somebody".to_owned())
-            }
-            Found::Ours(found) => {
-                let live = found.data["spec"]["replicas"].as_u64().unwrap_or_default();
-                let wanted = u64::from(change.after.request.replicas);
-                if live <= wanted {
-                    return Ok(());
-                }
-                refused(format!(
-                    "was scaled to {live} by somebody, and this change would take {} nodes away with what they hold: \
-                     ask for `replicas` {live}, or scale it back once nothing is on them",
-                    live - wanted
-                ))
-            }
+            refused(format!(
+                "was scaled to {live} by somebody, and this change would take {} nodes away with what they hold: \
+                 ask for `replicas` {live}, or scale it back once nothing is on them",
+                live - wanted
+            ))
         }
     }
+}
 
-    /// The claims of the nodes that are there; each may become as large as is asked for.
-    async fn disks(&self, change: &Change) -> Result<Vec<Disk>, StepError> {
-        let wanted = &change.after.request.disk_size;
-        let mut disks = Vec::new();
-        for claim in change.old_claims() {
-            let found = self.cluster.find(claim.kind, claim.namespace.as_deref(), &claim.name, change.mark()).await?;
-            let found = match found {
-                Found::Ours(found) => found,
-                Found::Nothing if change.grows_disks() => {
-                    return Err(StepError::permanent(format!(
-                        "{claim} is gone: it comes back with its node; change it then"
-                    )));
-                }
-                Found::Foreign(whose) if change.grows_disks() => {
-                    return Err(StepError::permanent(format!("{claim} {whose}, and is not changed")));
-                }
-                Found::Nothing | Found::Foreign(_) => continue,
-            };
-            let Some(size) = wish(&found) else { continue };
-            if size > *wanted && change.grows_disks() {
+/// The claims of the nodes that are there; each may become as large as is asked for.
+async fn disks(cluster: &Cluster, change: &Change) -> Result<Vec<Disk>, StepError> {
+    let wanted = &change.after.request.disk_size;
+    let mut disks = Vec::new();
+    for claim in change.old_claims() {
+        let found = cluster.find(claim.kind, claim.namespace.as_deref(), &claim.name, change.mark()).await?;
+        let found = match found {
+            Found::Ours(found) => found,
+            Found::Nothing if change.grows_disks() => {
                 return Err(StepError::permanent(format!(
-                    "{claim} has {size}, and a disk cannot be made smaller: ask for at least that as disk_size"
+                    "{claim} is gone: it comes back with its node; change it then"
                 )));
             }
-            if size < *wanted && change.grows_disks() {
-                self.cluster.may_grow(&found).await?;
+            Found::Foreign(whose) if change.grows_disks() => {
+                return Err(StepError::permanent(format!("{claim} {whose}, and is not changed")));
             }
-            disks.push(Disk { claim: claim.name, size });
+            Found::Nothing | Found::Foreign(_) => continue,
+        };
+        let Some(size) = wish(&found) else { continue };
+        if size > *wanted && change.grows_disks() {
+            return Err(StepError::permanent(format!(
+                "{claim} has {size}, and a disk cannot be made smaller: ask for at least that as disk_size"
+            )));
         }
-        Ok(disks)
+        if size < *wanted && change.grows_disks() {
+            cluster.may_grow(&found).await?;
+        }
+        disks.push(Disk { claim: claim.name, size });
     }
+    Ok(disks)
 }
