@@ -140,7 +140,12 @@ impl Scenario {
                     ),
                     Trouble::Finalizer("example.com/backup"),
                 ],
-                says: &["InvalidImageName", "elastic.image", "finalizer example.com/backup"],
+                says: &[
+                    "InvalidImageName",
+                    "elastic.image",
+                    "finalizers remaining: example.com/backup",
+                    "whoever put a finalizer there",
+                ],
                 ..plain
             },
         }

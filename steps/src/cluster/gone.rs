@@ -101,10 +101,14 @@ impl Cluster {
             if tokio::time::Instant::now() + pause > until {
                 let at = place(kind, made.namespace.as_deref(), &made.name);
                 let holders = conditions(&object);
-                let why = if holders.is_empty() { String::new() } else { format!(": {}", holders.join("; ")) };
-                return Err(
-                    StepError::transient(format!("{at} is being deleted and not gone yet{why}")).with_evidence(holders)
-                );
+                let mut message = format!("{at} is being deleted and not gone yet");
+                if !holders.is_empty() {
+                    message.push_str(&format!(": {}", holders.join("; ")));
+                }
+                if holders.iter().any(|holder| holder.contains("inalizer")) {
+                    message.push_str("; whoever put a finalizer there has to do its work, or to take it away: here that is never done");
+                }
+                return Err(StepError::transient(message).with_evidence(holders));
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(LOOK_MAX);
