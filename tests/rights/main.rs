@@ -11,9 +11,10 @@ use std::{collections::BTreeSet, time::Duration};
 
 use cairn_steps::{
     cluster::Cluster,
+    create,
     elastic::Elastic,
+    input::Input,
     names::STATEFUL_SET,
-    render::{Marks, Through, render},
     report::STATUSES,
     request::Request,
     rights::rights,
@@ -83,11 +84,11 @@ fn used_by_looking() -> anyhow::Result<BTreeSet<Access>> {
     World::run(|world| async move {
         let cluster = Cluster::new(world.sandbox.client());
         cluster.examine().await;
-        let request = Request::parse(request("acme", "search").to_string().as_bytes());
+        let mut body = request("acme", "search");
+        body["gpu_count"] = json!(1);
+        let request = Request::parse(body.to_string().as_bytes());
         let request = request.map_err(|errors| anyhow::anyhow!("{errors:?}"))?;
-        let marks = Marks { workflow: "nobody's".to_owned() };
-        let objects = render(&request, &Elastic::default(), Through::RolloutCompleted, None, &marks);
-        cluster.rehearse(&objects, None).await;
+        create::rehearse(&cluster, Input::creation(request), Elastic::default(), None).await;
         Ok(world.sandbox.accesses())
     })
 }
