@@ -7,11 +7,9 @@
 //!   can only be retried. The quota and the name are free once everything is gone, and not before.
 //! - With `keep_data` the claims stay, and the namespace that they lie in.
 
-mod claims_deleted;
 mod delete_started;
 mod deleted;
-mod namespace_deleted;
-mod objects_deleted;
+mod listed_deleted;
 mod rehearsal;
 mod scaled_down;
 
@@ -22,6 +20,7 @@ use async_trait::async_trait;
 use cairn_engine::{Definition, Effect, Output, Probe, Residue, RetryPolicy, Step, StepContext, StepError, StepName};
 use serde::{Deserialize, Serialize};
 
+use self::listed_deleted::{CLAIMS, ListedDeleted, NAMESPACE, OBJECTS};
 use crate::cluster::gone::Deletion;
 use crate::cluster::{Cluster, Made};
 use crate::input::{Input, KEPT};
@@ -36,17 +35,11 @@ pub const NAME: &str = "delete";
 pub const VERSION: u32 = 1;
 
 /// The names of the six steps, in order: the statuses of their reports.
-pub const STEPS: [&str; 6] = [
-    delete_started::NAME,
-    scaled_down::NAME,
-    objects_deleted::NAME,
-    claims_deleted::NAME,
-    namespace_deleted::NAME,
-    deleted::NAME,
-];
+pub const STEPS: [&str; 6] =
+    [delete_started::NAME, scaled_down::NAME, OBJECTS.name, CLAIMS.name, NAMESPACE.name, deleted::NAME];
 
 /// Those whose effect cannot be taken back.
-const IRREVERSIBLE: [&str; 3] = [objects_deleted::NAME, claims_deleted::NAME, namespace_deleted::NAME];
+const IRREVERSIBLE: [&str; 3] = [OBJECTS.name, CLAIMS.name, NAMESPACE.name];
 
 /// How long one attempt waits for something to be gone. Pods have three minutes to close; attempts that follow wait on.
 const GONE_WITHIN: Duration = Duration::from_secs(4 * 60);
@@ -60,9 +53,9 @@ pub fn delete_definition(cluster: Cluster) -> Definition {
     let steps: Vec<Arc<dyn Step>> = vec![
         Arc::new(delete_started::DeleteStarted { cluster: at() }),
         Arc::new(scaled_down::ScaledDown { cluster: at() }),
-        Arc::new(objects_deleted::ObjectsDeleted { cluster: at() }),
-        Arc::new(claims_deleted::ClaimsDeleted { cluster: at() }),
-        Arc::new(namespace_deleted::NamespaceDeleted { cluster: at() }),
+        Arc::new(ListedDeleted { cluster: at(), part: OBJECTS }),
+        Arc::new(ListedDeleted { cluster: at(), part: CLAIMS }),
+        Arc::new(ListedDeleted { cluster: at(), part: NAMESPACE }),
         Arc::new(deleted::Deleted { cluster: at() }),
     ];
     Definition::new(NAME, VERSION, Effect::Delete, steps, Arc::new(HalfDeleted { cluster })).irreversible(&IRREVERSIBLE)
