@@ -17,6 +17,8 @@ pub const NAMESPACE_CHARS_MAX: usize = 63;
 
 /// The field manager of every server-side apply: one, and it always sends the complete intent (C2).
 pub const FIELD_MANAGER: &str = "cairn";
+/// The field manager of what Kubernetes' own controllers make, a set's missing claims among it.
+pub const CONTROLLER_MANAGER: &str = "kube-controller-manager";
 
 /// The StatefulSet of the Elasticsearch nodes.
 pub const STATEFUL_SET: &str = "elasticsearch";

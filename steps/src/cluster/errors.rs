@@ -8,6 +8,11 @@ use std::time::Duration;
 use cairn_engine::{ErrorClass, StepError};
 use kube::core::Status;
 
+use crate::names;
+
+/// The reason of each cause of a conflict over who owns a field.
+const FIELD_CONFLICT: &str = "FieldManagerConflict";
+
 /// What was asked of the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Asked {
@@ -54,9 +59,7 @@ fn of_status(asked: Asked, doing: &str, status: &Status) -> StepError {
         (401, _) => (ErrorClass::Transient, ": the cluster does not accept the credentials"),
         // A stale version: read again, plan again, try again.
         (410, _) => (ErrorClass::Transient, ""),
-        (409, _) if has_cause(status, "FieldManagerConflict") => {
-            (ErrorClass::Permanent, ": others own these fields; they are not taken from them")
-        }
+        (409, _) if has_cause(status, FIELD_CONFLICT) => (ErrorClass::Permanent, ""),
         (409, "AlreadyExists") => (ErrorClass::Transient, ""),
         (409, _) => (ErrorClass::Transient, ""),
         (403, _) if has_cause(status, "NamespaceTerminating") => {
@@ -85,6 +88,8 @@ fn of_status(asked: Asked, doing: &str, status: &Status) -> StepError {
         // 400, 405, 406, 413, 415, 422 and whatever else the server finds wrong with the request: it stays wrong.
         _ => (ErrorClass::Permanent, ""),
     };
+    let owners = field_owners(status);
+    let advice = if owners.is_empty() { advice.to_owned() } else { way_to_give_back(&owners) };
     let mut error =
         StepError::new(class, format!("cannot {doing}: {}{advice}", words(status))).with_evidence(causes(status));
     if let Some(delay) = retry_after(status) {
@@ -107,6 +112,27 @@ pub(super) fn is_misfit(status: &Status) -> bool {
 /// too, whoever asks.
 fn is_missing_right(status: &Status) -> bool {
     status.message.is_empty() || (status.message.contains("User \"") && status.message.contains("\" cannot "))
+}
+
+/// Who owns the fields that an apply runs into, each once; nobody if it failed otherwise. The server tells them in words only.
+pub(super) fn field_owners(status: &Status) -> Vec<&str> {
+    let causes = status.details.iter().flat_map(|details| &details.causes);
+    let conflicts = causes.filter(|cause| cause.reason == FIELD_CONFLICT);
+    let mut owners: Vec<&str> =
+        conflicts.map(|cause| cause.message.split('"').nth(1).unwrap_or(&cause.message)).collect();
+    owners.sort_unstable();
+    owners.dedup();
+    owners
+}
+
+/// How fields come to those who apply them. `kubectl scale` and `kubectl edit` cannot be told in whose name they write.
+fn way_to_give_back(owners: &[&str]) -> String {
+    format!(
+        ": others own these fields ({}), and they are not taken from them: set each as it is to be with `kubectl patch \
+         --field-manager={}`, which gives it back, then try again",
+        owners.join(", "),
+        names::FIELD_MANAGER
+    )
 }
 
 fn has_cause(status: &Status, reason: &str) -> bool {
@@ -192,7 +218,7 @@ mod tests {
         let causes = if cause.is_empty() {
             json!([])
         } else {
-            json!([{"reason": cause, "field": ".spec", "message": "owned by kubectl"}])
+            json!([{"reason": cause, "field": ".spec", "message": "conflict with \"kubectl\" using apps/v1"}])
         };
         let status: Status = serde_json::from_value(json!({
             "code": code, "reason": reason, "message": message, "details": {"causes": causes, "retryAfterSeconds": if code == 429 { 7 } else { 0 }}
@@ -273,7 +299,8 @@ mod tests {
                 .message
                 .starts_with("cannot apply StatefulSet/elasticsearch: Apply failed with 1 conflict: others own")
         );
-        assert_eq!(error.failure.evidence, [".spec: owned by kubectl"]);
+        assert_eq!(error.failure.evidence, [".spec: conflict with \"kubectl\" using apps/v1"]);
+        assert!(error.failure.message.contains("these fields (kubectl)"), "{error}");
         let error = answer(Asked::Write, 403, "Forbidden", "", "pods \"a\" is forbidden: exceeded quota: small");
         assert!(error.failure.message.contains("ResourceQuota is too small"), "{error}");
     }

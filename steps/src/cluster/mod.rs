@@ -1,7 +1,7 @@
 //! The Kubernetes cluster, as the steps need it: apply, read, delete what is ours, wait.
 //!
-//! - Every write is idempotent: a server-side apply of the complete intent by one field manager (C2), never with `force`; a
-//!   namespace is created, so that of two that want it one gets it; a deletion carries the UID of what it means.
+//! - Every write is idempotent: a server-side apply of the complete intent by one field manager (C2), which takes no field from
+//!   anybody else; a namespace is created, so that of two that want it one gets it; a deletion carries the UID of what it means.
 //! - What does not bear the workflow's annotation is never changed, and what bears it under another UID is never deleted.
 //! - Nothing is retried here: the engine retries, so that every attempt is in the journal (C13).
 
@@ -30,9 +30,10 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{DynamicObject, ListParams, Patch, PatchParams, PostParams, ValidationDirective};
 use kube::{Api, Client, Config};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use tokio::sync::OnceCell;
 
-use self::errors::{Asked, step_error};
+use self::errors::{Asked, field_owners, step_error};
 use self::health::Reach;
 use self::strangers::Tolerated;
 use self::watched::Watched;
@@ -262,20 +263,20 @@ impl Cluster {
         let at = place(object.kind, namespace, name);
         let doing = format!("apply {at}");
         let mut body = object.body.clone();
-        let uid = match self.find(object.kind, namespace, name, workflow).await? {
+        let (uid, version) = match self.find(object.kind, namespace, name, workflow).await? {
             Found::Foreign(whose) => return Err(theirs(&at, &whose)),
             Found::Ours(found) if found.metadata.deletion_timestamp.is_some() => {
                 return Err(StepError::transient(format!("{at} is being deleted")));
             }
-            Found::Ours(found) => found.metadata.uid,
-            Found::Nothing => None,
+            Found::Ours(found) => (found.metadata.uid, found.metadata.resource_version),
+            Found::Nothing => (None, None),
         };
         if let Some(uid) = &uid {
             refuse_unrecorded(object, uid, journaled)?;
             // A condition: what replaces it between our look and our apply is not changed.
             body["metadata"]["uid"] = uid.clone().into();
         }
-        match self.api(object.kind, namespace).patch(name, &applying(), &Patch::Apply(&body)).await {
+        match self.apply_over_own(object, &body, version, applying()).await {
             Ok(answer) if uid.is_none() && !is_made_by_us_alone(&answer) => self.give_back(object, &answer).await,
             Ok(answer) => Ok(answer),
             // Servers differ in what they call a UID that is not met.
@@ -288,6 +289,30 @@ impl Cluster {
             }
             Err(error) => Err(step_error(Asked::Write, &doing, &error)),
         }
+    }
+
+    /// Sends an apply. A field that this program has last set otherwise than by an apply (a scale, a patch in its name) is to the
+    /// server another manager's: it is taken back, if the object is still of the version that was looked at. Nobody else's ever is.
+    async fn apply_over_own(
+        &self,
+        object: &Object,
+        body: &Value,
+        version: Option<String>,
+        params: PatchParams,
+    ) -> Result<DynamicObject, kube::Error> {
+        let api = self.api(object.kind, object.namespace.as_deref());
+        let refused = match api.patch(&object.name, &params, &Patch::Apply(body)).await {
+            Err(kube::Error::Api(status)) => status,
+            answer => return answer,
+        };
+        let owners = field_owners(&refused);
+        let (Some(version), false) = (version, owners.is_empty()) else { return Err(kube::Error::Api(refused)) };
+        if !owners.iter().all(|owner| writes_for_us(object.kind, owner)) {
+            return Err(kube::Error::Api(refused));
+        }
+        let mut body = body.clone();
+        body["metadata"]["resourceVersion"] = version.into();
+        api.patch(&object.name, &params.force(), &Patch::Apply(&body)).await
     }
 
     /// Somebody made the object between our look and our apply, which was merged into it: an apply of nothing takes back every
@@ -316,7 +341,8 @@ impl Cluster {
     }
 
     /// Sets the replicas of a workload that this workflow made, whoever has set them to what they are. Only this one field is
-    /// sent: an apply of the whole intent would run into every field that others have taken over since.
+    /// sent: an apply of the whole intent would run into every field that others have taken over since. The field is this
+    /// program's then, and the next apply finds it so.
     ///
     /// False if there is nothing to do: it is gone, going, somebody else's, or at so many already.
     ///
@@ -364,6 +390,12 @@ fn applying() -> PatchParams {
         field_validation: Some(ValidationDirective::Strict),
         ..PatchParams::default()
     }
+}
+
+/// Whether what this field manager sets is set for us: by ourselves, or of a claim by the controller of our set, which makes from
+/// our template what it misses, and does not look at it again (C4).
+fn writes_for_us(kind: Kind, manager: &str) -> bool {
+    manager == names::FIELD_MANAGER || (kind == Kind::PersistentVolumeClaim && manager == names::CONTROLLER_MANAGER)
 }
 
 /// Whether the answer to an apply shows an object that this apply has made: no other manager has a field of it yet.

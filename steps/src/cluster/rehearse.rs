@@ -7,7 +7,7 @@
 //!   policy) stays open.
 //! - What is somebody else's is refused here as the steps refuse it, and not looked into.
 
-use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams, Preconditions};
+use kube::api::{DeleteParams, DynamicObject, PatchParams, Preconditions};
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -225,15 +225,14 @@ impl Cluster {
     /// The dry run of what the steps do for this kind: two of them are made and never applied.
     async fn try_object(
         &self,
-        kind: Kind,
-        namespace: Option<&str>,
-        name: &str,
+        object: &Object,
         body: &Value,
+        version: Option<String>,
     ) -> Result<Option<DynamicObject>, kube::Error> {
-        if matches!(kind, Kind::Namespace | Kind::Secret) {
-            return self.try_creation(kind, namespace, body).await.map(|()| None);
+        if matches!(object.kind, Kind::Namespace | Kind::Secret) {
+            return self.try_creation(object.kind, object.namespace.as_deref(), body).await.map(|()| None);
         }
-        self.api(kind, namespace).patch(name, &trying(), &Patch::Apply(body)).await.map(Some)
+        self.apply_over_own(object, body, version, trying()).await.map(Some)
     }
 
     /// Where it would lie: with what is there, and what would change of it.
@@ -259,7 +258,8 @@ impl Cluster {
         }
         let action = if live.is_some() { Action::Change } else { Action::Create };
         let one = Rehearsed::of(object, action);
-        let answer = match self.try_object(object.kind, namespace, &object.name, &object.body).await {
+        let version = live.as_ref().and_then(|live| live.metadata.resource_version.clone());
+        let answer = match self.try_object(object, &object.body, version).await {
             Ok(answer) => answer,
             Err(error) => return one.failed(&error),
         };
@@ -286,7 +286,8 @@ impl Cluster {
             )),
             ..Rehearsed::of(object, Action::Create)
         };
-        match self.try_object(object.kind, Some(STAND_IN), &name, &body).await {
+        let stand_in = Object { name, namespace: Some(STAND_IN.to_owned()), ..object.clone() };
+        match self.try_object(&stand_in, &body, None).await {
             Ok(_) => one,
             // What the other namespace refuses for reasons of its own says nothing.
             Err(kube::Error::Api(status)) if status.code == 403 && status.message.contains("exceeded quota") => {

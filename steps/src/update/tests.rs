@@ -293,3 +293,86 @@ fn golden_statefulset_of_a_change() {
 fn the_steps_are_the_statuses_of_the_reports() {
     assert_eq!(STEPS, crate::report::UPDATE_STATUSES);
 }
+
+/// Of which manager and how a field of the set is, by the server's own book.
+async fn owners_of_replicas(bench: &Bench) -> Vec<String> {
+    let set = set(bench).await;
+    let entries = set["metadata"]["managedFields"].as_array().cloned().unwrap_or_default();
+    let owns = |entry: &&Value| entry.pointer("/fieldsV1/f:spec/f:replicas").is_some();
+    let name = |entry: &Value| format!("{}/{}", entry["manager"], entry["operation"]).replace('"', "");
+    let mut owners: Vec<String> = entries.iter().filter(owns).map(name).collect();
+    owners.sort();
+    owners
+}
+
+/// A set that is scaled by anything else than an apply has its `replicas` from another manager, although of the same name: the next
+/// change ran into a conflict with ourselves.
+#[tokio::test(start_paused = true)]
+async fn a_change_of_replicas_follows_a_deletion_that_was_cancelled() {
+    let mut bench = changing(json!({}), sizes()).await;
+    let Input { before, origin, .. } = bench.state.submitted().input.read().expect("an input");
+    let request = before.expect("of a change");
+    let input = Input { request, before: None, keep_data: false, origin };
+    bench.follow(crate::delete::delete_definition(bench.cluster()), &input);
+    bench.up_to("scaled_down").await;
+    bench.begun("scaled_down");
+    let output = bench.run("scaled_down").await.expect("scaled down");
+    bench.succeeded("scaled_down", output);
+    bench.compensate("scaled_down").await.expect("scaled back");
+    assert_eq!(owners_of_replicas(&bench).await, ["cairn/Update"]);
+    let Input { request, origin, .. } = input;
+    let before = request.clone();
+    let request = before.changed_by(br#"{"replicas": 2}"#).expect("a good change");
+    let input = Input { request, before: Some(before), keep_data: false, origin };
+    bench.follow(update_definition(bench.cluster(), RolloutRules::default()), &input);
+    bench.up_to("").await;
+    assert_eq!(set(&bench).await["spec"]["replicas"], 2);
+    assert_eq!(owners_of_replicas(&bench).await, ["cairn/Apply"], "and it is given back");
+}
+
+/// C2, C3: what a person has scaled is the person's. It is named, with the way to give it back, and that way works.
+#[tokio::test(start_paused = true)]
+async fn replicas_that_somebody_has_scaled_are_not_taken_and_the_way_to_give_them_back_works() {
+    let mut bench = changing(json!({}), json!({"replicas": 3})).await;
+    let by = |manager: &str| PatchParams { field_manager: Some(manager.to_owned()), ..PatchParams::default() };
+    let to = |replicas: u32| Patch::Merge(json!({"spec": {"replicas": replicas}}));
+    let sets = api(&bench, Kind::StatefulSet);
+    sets.patch_scale(names::STATEFUL_SET, &by("kubectl"), &to(2)).await.expect("scaled");
+    bench.up_to("update_applied").await;
+    let effects = bench.effects();
+    let error = bench.run("update_applied").await.expect_err("it is somebody else's");
+    assert_eq!(error.failure.class, ErrorClass::Permanent);
+    assert!(error.failure.message.contains("others own these fields (kubectl)"), "{error}");
+    assert!(error.failure.message.contains("`kubectl patch --field-manager=cairn`"), "{error}");
+    assert_eq!(bench.effects(), effects);
+    sets.patch(names::STATEFUL_SET, &by("cairn"), &to(3)).await.expect("given back");
+    for step in ["update_applied", "update_rolled_out", "disk_grown", "updated"] {
+        bench.up_to_next(step).await;
+    }
+    follow(&mut bench, &json!({"replicas": 4}));
+    bench.up_to("").await;
+    assert_eq!(set(&bench).await["spec"]["replicas"], 4);
+    assert_eq!(owners_of_replicas(&bench).await, ["cairn/Apply"]);
+}
+
+/// A claim that is missing is made by the set's controller, from our template: it is as good as ours, and grows.
+#[tokio::test(start_paused = true)]
+async fn a_claim_that_the_controller_has_made_grows_with_the_others() {
+    let mut bench = changing(json!({}), json!({"replicas": 2, "disk_size": "20Gi"})).await;
+    let scaled = Patch::Merge(json!({"spec": {"replicas": 2}}));
+    api(&bench, Kind::StatefulSet)
+        .patch_scale(names::STATEFUL_SET, &PatchParams::default(), &scaled)
+        .await
+        .expect("scaled");
+    tokio::time::sleep(std::time::Duration::from_secs(600)).await;
+    let claims = api(&bench, Kind::PersistentVolumeClaim);
+    let managed = claims.get(&names::claim(1)).await.expect("made").metadata.managed_fields;
+    let manager = managed.and_then(|entries| entries.first().and_then(|entry| entry.manager.clone()));
+    assert_eq!(manager.as_deref(), Some("kube-controller-manager"));
+    bench.up_to("").await;
+    tokio::time::sleep(std::time::Duration::from_secs(600)).await;
+    for ordinal in 0..2 {
+        let claim = claims.get(&names::claim(ordinal)).await.expect("there");
+        assert_eq!(claim.data["status"]["capacity"]["storage"], "20Gi", "{ordinal}");
+    }
+}

@@ -154,7 +154,7 @@ impl Bench {
     }
 
     /// Runs this step, which is the next one.
-    pub(super) async fn up_to_next(&mut self, step: &str) {
+    pub(crate) async fn up_to_next(&mut self, step: &str) {
         self.begun(step);
         let output =
             self.run(step).await.unwrap_or_else(|error| panic!("{step}: {error} {:?}", error.failure.evidence));

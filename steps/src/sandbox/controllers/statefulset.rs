@@ -1,5 +1,6 @@
 //! StatefulSets: pods by ordinal with their claims, scaled and updated in order (C0, C1, C15).
 
+use super::super::apply::{Writer, own_changes};
 use super::super::delete;
 use super::super::faults::PodTrouble;
 use super::super::json::{entries, items, number, set, text};
@@ -8,6 +9,7 @@ use super::super::selectors::label_selector_matches;
 use super::super::store::{Key, State, controlled_by, owner_reference};
 use super::events::{Told, tell};
 use super::{is_available, is_ready, is_terminating, make, put_status, retention, revisions};
+use crate::names::CONTROLLER_MANAGER;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -202,6 +204,10 @@ fn create_claims(state: &mut State, key: &Key, set: &Value, pod: &str) -> Result
         if let Some(annotations) = template.pointer("/metadata/annotations") {
             claim["metadata"]["annotations"] = annotations.clone();
         }
+        // Who made it counts when somebody applies another size (C2).
+        let now = state.clock.stamp();
+        let writer = Writer { manager: CONTROLLER_MANAGER, subresource: "", now: &now };
+        own_changes(Kind::PersistentVolumeClaim, None, &mut claim, writer);
         make(state, Kind::PersistentVolumeClaim, claim)
             .map_err(|refusal| format!("failed to create PVC {name}: {}", refusal.message))?;
     }
