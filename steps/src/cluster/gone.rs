@@ -7,9 +7,7 @@
 use std::time::Duration;
 
 use cairn_engine::StepError;
-use k8s_openapi::api::core::v1::Pod;
-use kube::Api;
-use kube::api::{DeleteParams, DynamicObject, ListParams, Preconditions, PropagationPolicy};
+use kube::api::{DeleteParams, DynamicObject, Preconditions, PropagationPolicy};
 
 use super::errors::{Asked, step_error};
 use super::{Cluster, Made, is_ours, place};
@@ -109,31 +107,6 @@ impl Cluster {
                     message.push_str("; whoever put a finalizer there has to do its work, or to take it away: here that is never done");
                 }
                 return Err(StepError::transient(message).with_evidence(holders));
-            }
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(LOOK_MAX);
-        }
-    }
-
-    /// Waits until none of our pods is left in this namespace, for at most `limit`; false if some are.
-    ///
-    /// # Errors
-    /// [`StepError`], by the table of [`super::errors`].
-    pub async fn wait_stopped(&self, namespace: &str, limit: Duration) -> Result<bool, StepError> {
-        let pods: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
-        let ours = format!("{}={}", names::MANAGED_BY_LABEL.0, names::MANAGED_BY_LABEL.1);
-        // One of them is enough to wait for.
-        let params = ListParams::default().labels(&ours).limit(1);
-        let until = tokio::time::Instant::now() + limit;
-        let mut pause = FIRST_LOOK;
-        loop {
-            let doing = format!("list pods in namespace {namespace}");
-            let left = pods.list_metadata(&params).await.map_err(|error| step_error(Asked::Read, &doing, &error))?;
-            if left.items.is_empty() {
-                return Ok(true);
-            }
-            if tokio::time::Instant::now() + pause > until {
-                return Ok(false);
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(LOOK_MAX);

@@ -2,7 +2,7 @@
 //!
 //! - It is asked where it can be: by the name of its Service, which leads there from within Kubernetes; else through the API server,
 //!   which passes on no password, so that all it can tell is that somebody answers.
-//! - A creation never waits or fails for it: what could not be asked is said.
+//! - A rollout never waits or fails for it: what could not be asked is said.
 //! - The connection trusts the authority of this one cluster, so that the password goes to nobody else. Neither is kept (I32).
 
 use std::net::SocketAddr;
@@ -45,6 +45,17 @@ pub enum Health {
     },
     /// It could not be asked, and why.
     NotAsked(String),
+}
+
+impl Health {
+    /// What the message of a report says of it, if it says anything.
+    #[must_use]
+    pub fn in_report(&self) -> String {
+        match self {
+            Self::Asked { status, nodes } => format!("; Elasticsearch says {status}, {nodes} nodes"),
+            Self::NotAsked(_) => String::new(),
+        }
+    }
 }
 
 impl Cluster {

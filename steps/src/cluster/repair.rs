@@ -1,7 +1,8 @@
 //! Pods that stand in the way of a newer revision of their set (C0, C15).
 //!
-//! A corrected template does not always replace a pod that never became ready: the controller may wait for it. Such a pod is deleted
-//! by its UID, and the controller makes it anew from the newest template. Only pods that the awaited set itself owns.
+//! A template that was corrected, or set back, does not always replace a pod that never became ready: the controller may wait for it.
+//! Such a pod is deleted by its UID, and the controller makes it anew from the newest template. Only pods that the awaited set itself
+//! owns.
 
 use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
@@ -44,7 +45,11 @@ impl Cluster {
             return;
         }
         let params = DeleteParams {
-            preconditions: Some(Preconditions { uid: pod.metadata.uid.clone(), resource_version: None }),
+            // Of the version that was looked at, too: one that has become ready since stays.
+            preconditions: Some(Preconditions {
+                uid: pod.metadata.uid.clone(),
+                resource_version: pod.metadata.resource_version.clone(),
+            }),
             ..DeleteParams::default()
         };
         let api: Api<Pod> = Api::namespaced(self.client.clone(), namespace);

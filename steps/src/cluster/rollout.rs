@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cairn_engine::StepError;
+use cairn_engine::{RetryPolicy, StepError};
 use k8s_openapi::api::core::v1::{Event, Pod};
 use kube::Api;
 use kube::api::{ListParams, LogParams};
@@ -53,6 +53,15 @@ impl Default for RolloutRules {
             namespace_grace: Duration::from_secs(45),
             trouble: TroubleRules::default(),
         }
+    }
+}
+
+impl RolloutRules {
+    /// How an attempt is made that waits for a rollout: it ends by the rollout's own deadline, and says why.
+    #[must_use]
+    pub fn policy(&self) -> RetryPolicy {
+        let attempt_timeout = self.deadline + BESIDES;
+        RetryPolicy { attempt_timeout, total_max: attempt_timeout * 2, ..RetryPolicy::default() }
     }
 }
 
@@ -121,6 +130,8 @@ impl Look {
     }
 }
 
+/// What an attempt may take beyond the deadline of the rollout, for its few requests before and after.
+const BESIDES: Duration = Duration::from_secs(60);
 /// How many log lines and events are quoted.
 const QUOTED_LINES: i64 = 10;
 /// How many of a log's last lines are searched for the reason.

@@ -4,8 +4,8 @@ use async_trait::async_trait;
 use cairn_engine::{Output, Probe, Step, StepContext, StepError, StepName};
 use serde::Serialize;
 
-use super::plan::{Plan, endpoints};
-use crate::cluster::{Cluster, Found, compare};
+use super::plan::{Plan, endpoints, not_as_rendered};
+use crate::cluster::Cluster;
 use crate::render::{Kind, Through};
 use crate::request::Request;
 
@@ -34,20 +34,8 @@ impl Step for Completed {
 
     async fn run(&self, cx: &StepContext) -> Result<Output, StepError> {
         let plan = Plan::of(cx)?;
-        let mut objects = Vec::new();
-        let mut wrong = Vec::new();
-        for object in plan.objects(Through::Formed, &Kind::ALL) {
-            match self.cluster.find(object.kind, object.namespace.as_deref(), &object.name, &plan.workflow).await? {
-                Found::Nothing => wrong.push(format!("{object} is gone")),
-                Found::Foreign(whose) => wrong.push(format!("{object} {whose}")),
-                Found::Ours(found) => {
-                    let live = serde_json::to_value(&found).unwrap_or_default();
-                    let differences = compare::differences(&object.body, &live);
-                    wrong.extend(differences.into_iter().map(|difference| format!("{object}: {difference}")));
-                }
-            }
-            objects.push(object.to_string());
-        }
+        let objects = plan.objects(Through::Formed, &Kind::ALL);
+        let (objects, wrong) = plan.read_back(&self.cluster, &objects, not_as_rendered).await?;
         if !wrong.is_empty() {
             let message =
                 format!("what is in the cluster is not what was asked for: somebody changed {} things", wrong.len());

@@ -14,6 +14,9 @@ use crate::render::{Kind, Object, Through};
 /// The step's name, and the status of its report.
 pub(super) const NAME: &str = "disk_configured";
 
+/// What the report calls them.
+const CLAIMS: &str = "claims";
+
 pub(super) struct DiskConfigured {
     pub(super) cluster: Cluster,
 }
@@ -39,12 +42,12 @@ impl Step for DiskConfigured {
         for claim in &claims {
             self.refuse_shrinking(&plan, claim).await?;
         }
-        output(&plan, plan.apply(cx, &self.cluster, &claims).await?)
+        output(&plan, plan.apply(cx, &self.cluster, &claims).await?, CLAIMS)
     }
 
     async fn probe(&self, cx: &StepContext) -> Result<Probe, StepError> {
         let plan = Plan::of(cx)?;
-        plan.probe_made(&self.cluster, &objects(&plan), |there| output(&plan, there)).await
+        plan.probe_made(&self.cluster, &objects(&plan), |there| output(&plan, there, CLAIMS)).await
     }
 
     async fn compensate(&self, cx: &StepContext) -> Result<String, StepError> {
@@ -72,9 +75,10 @@ fn objects(plan: &Plan) -> Vec<Object> {
     plan.objects(Through::DiskConfigured, &[Kind::PersistentVolumeClaim])
 }
 
-fn output(plan: &Plan, made: Objects) -> Result<Output, StepError> {
+/// The output of a step that has made these claims.
+pub(crate) fn output(plan: &Plan, made: Objects, called: &str) -> Result<Output, StepError> {
     let disk_size = plan.request.disk_size.clone();
-    let claims = made.made.iter().map(|claim| claim.name.clone()).collect();
-    let message = format!("{} claims of {disk_size}", made.made.len());
+    let claims: Vec<String> = made.made.iter().map(|claim| claim.name.clone()).collect();
+    let message = format!("{} {called} of {disk_size}", claims.len());
     Ok(Output::new(message, &Configured { disk_size, claims, made })?)
 }

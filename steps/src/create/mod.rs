@@ -6,7 +6,7 @@
 //! - A compensation deletes only what bears the annotation **and** the UID that the journal has.
 
 mod completed;
-mod disk_configured;
+pub(crate) mod disk_configured;
 mod gitlab_pulled;
 mod gpu_configured;
 mod k8s_applied;

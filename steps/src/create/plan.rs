@@ -1,10 +1,12 @@
 //! What several steps do alike: render for this workflow, apply, probe what was applied, take it back.
 
 use cairn_engine::{Json, Output, Probe, StepContext, StepError, StepName};
+use kube::api::DynamicObject;
 use serde::{Deserialize, Serialize};
 
 use super::{gitlab_pulled, starting};
 use crate::cluster::gone::Deletion;
+use crate::cluster::rollout::{Awaited, RolledOut, RolloutRules};
 use crate::cluster::{Cluster, Found, Made, compare, made};
 use crate::elastic::Elastic;
 use crate::gitlab::Pulled;
@@ -144,6 +146,44 @@ impl Plan {
         Ok(applied)
     }
 
+    /// Applies these workloads and waits until they are rolled out (C1).
+    pub(crate) async fn roll_out(
+        &self,
+        cx: &StepContext,
+        cluster: &Cluster,
+        workloads: &[Object],
+        rules: &RolloutRules,
+    ) -> Result<(Vec<RolledOut>, Objects), StepError> {
+        let (mut awaited, mut applied, journaled) = (Vec::new(), Objects::default(), self.journaled(cx));
+        for object in workloads {
+            let answer = cluster.apply(object, &self.workflow, &journaled).await?;
+            let one = made(object, &answer)?;
+            applied.push(one.clone());
+            awaited.push(Awaited { made: one, generation: answer.metadata.generation.unwrap_or(0) });
+        }
+        let rolled_out = cx.wait(cluster.rolled_out(self.namespace(), &awaited, rules)).await??;
+        Ok((rolled_out, applied))
+    }
+
+    /// Reads these objects back: their names, and what of them is missing, somebody else's, or different as `differences` says.
+    pub(crate) async fn read_back(
+        &self,
+        cluster: &Cluster,
+        objects: &[Object],
+        differences: impl Fn(&Object, &DynamicObject) -> Vec<String>,
+    ) -> Result<(Vec<String>, Vec<String>), StepError> {
+        let (mut names, mut wrong) = (Vec::new(), Vec::new());
+        for object in objects {
+            match cluster.find(object.kind, object.namespace.as_deref(), &object.name, &self.workflow).await? {
+                Found::Nothing => wrong.push(format!("{object} is gone")),
+                Found::Foreign(whose) => wrong.push(format!("{object} {whose}")),
+                Found::Ours(found) => wrong.extend(differences(object, &found)),
+            }
+            names.push(object.to_string());
+        }
+        Ok((names, wrong))
+    }
+
     /// Looks which of them are there and as rendered.
     ///
     /// At all of them, also behind one that is somebody else's: what was made before that one was met is ours to take back, and
@@ -160,9 +200,8 @@ impl Plan {
                     foreign.get_or_insert(format!("{object} {whose}"));
                 }
                 Found::Ours(found) => {
-                    let live = serde_json::to_value(&found).unwrap_or_default();
                     let going = found.metadata.deletion_timestamp.is_some();
-                    whole &= !going && compare::differences(&object.body, &live).is_empty();
+                    whole &= !going && not_as_rendered(object, &found).is_empty();
                     there.push(made(object, &found)?);
                 }
             }
@@ -255,6 +294,13 @@ impl Plan {
             Found::Nothing | Found::Foreign(_) => Ok(false),
         }
     }
+}
+
+/// Each place where what was found is not as it was rendered.
+pub(crate) fn not_as_rendered(object: &Object, found: &DynamicObject) -> Vec<String> {
+    let live = serde_json::to_value(found).unwrap_or_default();
+    let differences = compare::differences(&object.body, &live);
+    differences.into_iter().map(|difference| format!("{object}: {difference}")).collect()
 }
 
 /// What this workflow installs: taken down by its first step. A journal from before there was a choice has the default.

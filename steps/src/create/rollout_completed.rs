@@ -11,16 +11,13 @@ use serde::Serialize;
 
 use super::plan::{Objects, Plan, Seen, made_anew, made_by_all};
 use crate::cluster::health::Health;
-use crate::cluster::rollout::{Awaited, RolledOut, RolloutRules};
-use crate::cluster::{Cluster, Made, made};
+use crate::cluster::rollout::{RolledOut, RolloutRules};
+use crate::cluster::{Cluster, Made};
 use crate::names;
 use crate::render::{Kind, Object, Through};
 
 /// The step's name, and the status of its report.
 pub(crate) const NAME: &str = "rollout_completed";
-
-/// What an attempt may take beyond the deadline of the rollout, for its few requests before and after.
-const BESIDES: Duration = Duration::from_secs(60);
 
 /// How long the compensation waits for the pods to stop: less than its attempt may take, and longer than most of them need.
 const STOPPED_WITHIN: Duration = Duration::from_secs(30);
@@ -48,21 +45,13 @@ impl Step for RolloutCompleted {
     }
 
     fn policy(&self) -> RetryPolicy {
-        let attempt_timeout = self.rules.deadline + BESIDES;
-        RetryPolicy { attempt_timeout, total_max: attempt_timeout * 2, ..RetryPolicy::default() }
+        self.rules.policy()
     }
 
     async fn run(&self, cx: &StepContext) -> Result<Output, StepError> {
         let plan = Plan::of(cx)?;
-        let (mut awaited, mut applied) = (Vec::new(), Objects::default());
-        let journaled = made_by_all(cx);
-        for object in workloads(&plan, Through::RolloutCompleted) {
-            let answer = self.cluster.apply(&object, &plan.workflow, &journaled).await?;
-            let (one, generation) = (made(&object, &answer)?, answer.metadata.generation.unwrap_or(0));
-            applied.push(one.clone());
-            awaited.push(Awaited { made: one, generation });
-        }
-        let workloads = cx.wait(self.cluster.rolled_out(plan.namespace(), &awaited, &self.rules)).await??;
+        let workloads = workloads(&plan, Through::RolloutCompleted);
+        let (workloads, mut applied) = plan.roll_out(cx, &self.cluster, &workloads, &self.rules).await?;
         for one in plan.apply(cx, &self.cluster, &formed(&plan)).await?.made {
             applied.push(one);
         }
@@ -112,7 +101,7 @@ impl Step for RolloutCompleted {
         // them stop first. It goes on without them: they go with what made them.
         let stopped = match scaled.is_empty() {
             true => true,
-            false => cx.wait(self.cluster.wait_stopped(plan.namespace(), STOPPED_WITHIN)).await?.unwrap_or(false),
+            false => cx.wait(self.cluster.wait_no_pods(plan.namespace(), STOPPED_WITHIN)).await?.is_ok(),
         };
         let mut message = match scaled.is_empty() {
             true if refused.is_empty() => "nothing was running".to_owned(),
@@ -150,9 +139,7 @@ fn output(workloads: Vec<RolledOut>, health: Health, made: Objects) -> Result<Ou
         workloads.iter().find(|one| one.workload.ends_with(name)).map_or((0, 0), |one| (one.ready, one.replicas))
     };
     let (nodes, kibana) = (ready(names::STATEFUL_SET), ready(names::KIBANA));
-    let mut message = format!("ready: elasticsearch {}/{}, kibana {}/{}", nodes.0, nodes.1, kibana.0, kibana.1);
-    if let Health::Asked { status, nodes } = &health {
-        message.push_str(&format!("; Elasticsearch says {status}, {nodes} nodes"));
-    }
+    let said = health.in_report();
+    let message = format!("ready: elasticsearch {}/{}, kibana {}/{}{said}", nodes.0, nodes.1, kibana.0, kibana.1);
     Ok(Output::new(message, &Ready { ready: true, workloads, health, made })?)
 }

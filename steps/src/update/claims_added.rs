@@ -3,27 +3,17 @@
 
 use async_trait::async_trait;
 use cairn_engine::{Output, Probe, Step, StepContext, StepError, StepName};
-use serde::Serialize;
 
 use super::Change;
 use crate::cluster::{Cluster, Found, made};
+use crate::create::disk_configured;
 use crate::create::plan::{Objects, made_by_this_step};
-use crate::quantity::Quantity;
 
 /// The step's name, and the status of its report.
 pub(super) const NAME: &str = "claims_added";
 
 pub(super) struct ClaimsAdded {
     pub(super) cluster: Cluster,
-}
-
-/// The size, and the claims that have it.
-#[derive(Serialize)]
-struct Configured {
-    disk_size: Quantity,
-    claims: Vec<String>,
-    #[serde(flatten)]
-    made: Objects,
 }
 
 #[async_trait]
@@ -73,8 +63,5 @@ fn skipped() -> Output {
 }
 
 fn output(change: &Change, made: Objects) -> Result<Output, StepError> {
-    let disk_size = change.after.request.disk_size.clone();
-    let claims: Vec<String> = made.made.iter().map(|claim| claim.name.clone()).collect();
-    let message = format!("{} more claims of {disk_size}", claims.len());
-    Ok(Output::new(message, &Configured { disk_size, claims, made })?)
+    disk_configured::output(&change.after, made, "more claims")
 }

@@ -95,7 +95,7 @@ impl Step for DiskGrown {
     async fn compensate(&self, cx: &StepContext) -> Result<String, StepError> {
         let change = Change::of(cx)?;
         let mut larger = Vec::new();
-        for disk in Change::disks(cx) {
+        for disk in Change::beginning(cx).disks {
             let claims = change.old_claims();
             let Some(claim) = claims.iter().find(|claim| claim.name == disk.claim) else { continue };
             let found = self.cluster.find(claim.kind, claim.namespace.as_deref(), &claim.name, change.mark()).await?;

@@ -1,5 +1,6 @@
 //! The change of a cluster: six steps, of which those before `disk_grown` can be taken back.
 //!
+//! - A rollback ends once the cluster is ready again, if it was before; else it is parked, and says what is missing.
 //! - The complete intent is rendered twice, as it was and as it shall be; what differs is applied, and in a rollback applied
 //!   back. Both requests are in the journal: a resume reads nothing newer (I11).
 //! - Nodes that have started may hold data and votes. They are never taken away: not by a request, and not by a rollback,
@@ -54,7 +55,7 @@ pub fn update_definition(cluster: Cluster, rollout: RolloutRules) -> Definition 
     let steps: Vec<Arc<dyn Step>> = vec![
         Arc::new(update_started::UpdateStarted { cluster: at() }),
         Arc::new(claims_added::ClaimsAdded { cluster: at() }),
-        Arc::new(update_applied::UpdateApplied { cluster: at() }),
+        Arc::new(update_applied::UpdateApplied { cluster: at(), rules: rollout.clone() }),
         Arc::new(update_rolled_out::UpdateRolledOut { cluster: at(), rules: rollout }),
         Arc::new(disk_grown::DiskGrown { cluster: at() }),
         Arc::new(updated::Updated { cluster: at() }),
@@ -76,11 +77,15 @@ struct Disk {
     size: Quantity,
 }
 
-/// What the first step found, beside what else it says.
+/// What the first step found, beside what else it says: what a rollback goes back to.
 #[derive(Default, Serialize, Deserialize)]
-struct Disks {
+struct Beginning {
     #[serde(default)]
     disks: Vec<Disk>,
+    /// All that changes of the workloads was rolled out and ready. A journal from before this was looked at says it was not:
+    /// then nothing is waited for.
+    #[serde(default)]
+    was_ready: bool,
 }
 
 /// What a change would do.
@@ -170,10 +175,29 @@ impl Change {
         claims
     }
 
-    /// The size of the disks as the first step found them.
-    fn disks(cx: &StepContext) -> Vec<Disk> {
+    /// The workloads that change, as they shall be, and as they were.
+    fn workloads(&self) -> (Vec<Object>, Vec<Object>) {
+        let is_workload = |object: &Object| matches!(object.kind, Kind::StatefulSet | Kind::Deployment);
+        let (mut changed, mut back) = self.changed();
+        changed.retain(is_workload);
+        back.retain(is_workload);
+        (changed, back)
+    }
+
+    /// What the first step found.
+    fn beginning(cx: &StepContext) -> Beginning {
         let started = cx.output(&StepName::from(update_started::NAME));
-        started.and_then(|output| output.result.read::<Disks>().ok()).unwrap_or_default().disks
+        started.and_then(|output| output.result.read().ok()).unwrap_or_default()
+    }
+
+    /// How a person scales the set so that a later change still can: what `kubectl scale` sets is no longer this program's.
+    fn scaling_by_hand(&self, replicas: u32) -> String {
+        format!(
+            "`kubectl patch statefulset {} -n {} --field-manager={} --type=merge -p '{{\"spec\":{{\"replicas\":{replicas}}}}}'`",
+            names::STATEFUL_SET,
+            self.namespace(),
+            names::FIELD_MANAGER
+        )
     }
 
     fn grows_disks(&self) -> bool {

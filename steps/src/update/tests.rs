@@ -12,6 +12,7 @@ use crate::input::{Input, Origin};
 use crate::names;
 use crate::render::Kind;
 use crate::request::Request;
+use crate::sandbox::{Fault, PodTrouble};
 
 /// The steps that leave something other than it was.
 const EFFECTIVE: [&str; 4] = ["claims_added", "update_applied", "update_rolled_out", "disk_grown"];
@@ -375,4 +376,48 @@ async fn a_claim_that_the_controller_has_made_grows_with_the_others() {
         let claim = claims.get(&names::claim(ordinal)).await.expect("there");
         assert_eq!(claim.data["status"]["capacity"]["storage"], "20Gi", "{ordinal}");
     }
+}
+
+/// The controller does not replace a pod that never got ready (C15): the rollback does, and ends once all are ready.
+#[tokio::test(start_paused = true)]
+async fn a_rollback_replaces_the_pods_that_are_stuck_and_waits_until_all_are_ready() {
+    let mut bench = changing(json!({"replicas": 2}), json!({"mem_request": "8Ti", "mem_limit": "8Ti"})).await;
+    bench.up_to("update_rolled_out").await;
+    bench.begun("update_rolled_out");
+    bench.run("update_rolled_out").await.expect_err("no node has that much");
+    let said = bench.compensate("update_applied").await.expect("taken back");
+    assert_eq!(said, "applied StatefulSet/elasticsearch as before, and ready");
+    let status = &set(&bench).await["status"];
+    assert_eq!((&status["readyReplicas"], &status["updatedReplicas"]), (&json!(2), &json!(2)), "{status}");
+    let again = bench.compensate("update_applied").await.expect("taken back");
+    assert_eq!(again, "everything is as it was, and ready");
+}
+
+/// It is parked then, and a retry after the fault ends it.
+#[tokio::test(start_paused = true)]
+async fn a_rollback_that_does_not_get_ready_says_what_is_missing() {
+    let mut bench = changing(json!({"replicas": 2}), sizes()).await;
+    bench.up_to("updated").await;
+    let unready = bench.sandbox.faults().add(Fault::pods(PodTrouble::NotReady).name("elasticsearch-"));
+    let error = bench.compensate("update_applied").await.expect_err("not ready");
+    assert_eq!(error.failure.class, ErrorClass::Permanent);
+    let words = "everything is applied as before, and not ready again: the rollout failed: not rolled out within 600 s: waiting for \
+                 StatefulSet/elasticsearch: 1 of 2 pods are ready";
+    assert_eq!(error.failure.message, words);
+    bench.sandbox.faults().remove(unready);
+    assert_eq!(bench.compensate("update_applied").await.expect("ready"), "everything is as it was, and ready");
+}
+
+/// A change of a cluster that is in trouble already goes back to that, and nobody waits for more.
+#[tokio::test(start_paused = true)]
+async fn a_rollback_does_not_wait_for_what_was_not_ready_before() {
+    let mut bench = changing(json!({"replicas": 2}), sizes()).await;
+    bench.sandbox.faults().add(Fault::pods(PodTrouble::NotReady).name("elasticsearch-1"));
+    let pods: kube::Api<k8s_openapi::api::core::v1::Pod> =
+        kube::Api::namespaced(bench.sandbox.client(), "acme--search");
+    pods.delete(&names::node(1), &DeleteParams::default()).await.expect("deleted");
+    tokio::time::sleep(std::time::Duration::from_secs(300)).await;
+    bench.up_to("update_rolled_out").await;
+    let said = bench.compensate("update_applied").await.expect("taken back");
+    assert_eq!(said, "applied StatefulSet/elasticsearch as before; it was not ready before either");
 }

@@ -1,20 +1,22 @@
 //! Step 3, `update_applied`: applies what is rendered differently: the pods follow one by one. Taken back by applying it as it
-//! was, unless nodes that were added have started.
+//! was, unless nodes that were added have started; and by waiting until what was ready before is ready again, in which pods of
+//! the revision that is taken back make way.
 
 use async_trait::async_trait;
-use cairn_engine::{Output, Probe, Step, StepContext, StepError, StepName};
+use cairn_engine::{Output, Probe, RetryPolicy, Step, StepContext, StepError, StepName};
 use serde::Serialize;
 
 use super::Change;
 use crate::cluster::Cluster;
+use crate::cluster::rollout::RolloutRules;
 use crate::create::plan::{Objects, Seen};
-use crate::names;
 
 /// The step's name, and the status of its report.
 pub(super) const NAME: &str = "update_applied";
 
 pub(super) struct UpdateApplied {
     pub(super) cluster: Cluster,
+    pub(super) rules: RolloutRules,
 }
 
 /// What was changed. Not `made`: nothing of it is this workflow's to delete.
@@ -27,6 +29,11 @@ struct Applied {
 impl Step for UpdateApplied {
     fn name(&self) -> StepName {
         NAME.into()
+    }
+
+    fn policy(&self) -> RetryPolicy {
+        // For the compensation, which waits for the pods.
+        self.rules.policy()
     }
 
     async fn run(&self, cx: &StepContext) -> Result<Output, StepError> {
@@ -57,12 +64,25 @@ impl Step for UpdateApplied {
         if back.is_empty() {
             return Ok("nothing was changed".to_owned());
         }
-        if let Seen::All(_) = change.before.look(&self.cluster, &back).await? {
-            return Ok("everything is as it was".to_owned());
+        let mut said = "everything is as it was".to_owned();
+        if !matches!(change.before.look(&self.cluster, &back).await?, Seen::All(_)) {
+            self.refuse_taking_nodes(&change).await?;
+            let applied = change.before.apply(cx, &self.cluster, &back).await?;
+            said = format!("applied {} as before", applied.objects.join(" and "));
         }
-        self.refuse_taking_nodes(&change).await?;
-        let applied = change.before.apply(cx, &self.cluster, &back).await?;
-        Ok(format!("applied {} as before", applied.objects.join(" and ")))
+        let (_, workloads) = change.workloads();
+        if workloads.is_empty() {
+            return Ok(said);
+        }
+        if !Change::beginning(cx).was_ready {
+            return Ok(format!("{said}; it was not ready before either"));
+        }
+        let ready = change.before.roll_out(cx, &self.cluster, &workloads, &self.rules).await;
+        ready.map(|_| format!("{said}, and ready")).map_err(|mut error| {
+            error.failure.message =
+                format!("everything is applied as before, and not ready again: {}", error.failure.message);
+            error
+        })
     }
 }
 
@@ -78,10 +98,10 @@ impl UpdateApplied {
             return Ok(());
         }
         Err(StepError::permanent(format!(
-            "{} have started, and may hold data and votes: move both off them, scale StatefulSet/{} to {from}, and retry; or \
-             end this change by force, which leaves them, and ask for `replicas` {to} again",
+            "{} have started, and may hold data and votes: move both off them, scale the set back with {}, and retry; or end \
+             this change by force, which leaves them, and ask for `replicas` {to} again",
             started.join(" and "),
-            names::STATEFUL_SET
+            change.scaling_by_hand(from)
         )))
     }
 }

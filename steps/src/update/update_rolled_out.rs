@@ -1,22 +1,17 @@
 //! Step 4, `update_rolled_out`: waits until what was applied is rolled out (C1), with an eye on what cannot work out (C8).
 
-use std::time::Duration;
-
 use async_trait::async_trait;
 use cairn_engine::{Output, Probe, RetryPolicy, Step, StepContext, StepError, StepName};
 use serde::Serialize;
 
 use super::Change;
-use crate::cluster::rollout::{Awaited, RolledOut, RolloutRules};
-use crate::cluster::{Cluster, made};
+use crate::cluster::Cluster;
+use crate::cluster::health::Health;
+use crate::cluster::rollout::{RolledOut, RolloutRules};
 use crate::create::plan::Seen;
-use crate::render::{Kind, Object, Through};
 
 /// The step's name, and the status of its report.
 pub(super) const NAME: &str = "update_rolled_out";
-
-/// What an attempt may take beyond the deadline of the rollout, for its few requests before and after.
-const BESIDES: Duration = Duration::from_secs(60);
 
 pub(super) struct UpdateRolledOut {
     pub(super) cluster: Cluster,
@@ -28,6 +23,8 @@ pub(super) struct UpdateRolledOut {
 struct Ready {
     ready: bool,
     workloads: Vec<RolledOut>,
+    /// What Elasticsearch itself says, or why it could not be asked.
+    health: Health,
 }
 
 #[async_trait]
@@ -37,28 +34,24 @@ impl Step for UpdateRolledOut {
     }
 
     fn policy(&self) -> RetryPolicy {
-        let attempt_timeout = self.rules.deadline + BESIDES;
-        RetryPolicy { attempt_timeout, total_max: attempt_timeout * 2, ..RetryPolicy::default() }
+        self.rules.policy()
     }
 
     async fn run(&self, cx: &StepContext) -> Result<Output, StepError> {
         let change = Change::of(cx)?;
-        let workloads = workloads(&change);
+        let (workloads, _) = change.workloads();
         if workloads.is_empty() {
             return Ok(skipped());
         }
-        let journaled = change.after.journaled(cx);
-        let mut awaited = Vec::new();
-        for object in &workloads {
-            let answer = self.cluster.apply(object, change.mark(), &journaled).await?;
-            awaited.push(Awaited { made: made(object, &answer)?, generation: answer.metadata.generation.unwrap_or(0) });
-        }
-        output(cx.wait(self.cluster.rolled_out(change.namespace(), &awaited, &self.rules)).await??)
+        let (workloads, _) = change.after.roll_out(cx, &self.cluster, &workloads, &self.rules).await?;
+        // "Ready" is not "formed": once, and whatever it says, for the pods are as they should be.
+        let health = cx.wait(self.cluster.health(change.namespace())).await?;
+        output(workloads, health)
     }
 
     async fn probe(&self, cx: &StepContext) -> Result<Probe, StepError> {
         let change = Change::of(cx)?;
-        let workloads = workloads(&change);
+        let (workloads, _) = change.workloads();
         if workloads.is_empty() {
             return Ok(Probe::Applied { output: skipped() });
         }
@@ -68,7 +61,10 @@ impl Step for UpdateRolledOut {
             Seen::Foreign(detail) => return Ok(Probe::Foreign { detail }),
         };
         Ok(match self.cluster.is_rolled_out(change.namespace(), &there.made).await? {
-            Some(workloads) => Probe::Applied { output: output(workloads)? },
+            Some(workloads) => {
+                let health = self.cluster.health(change.namespace()).await;
+                Probe::Applied { output: output(workloads, health)? }
+            }
             None => Probe::NotApplied,
         })
     }
@@ -78,20 +74,13 @@ impl Step for UpdateRolledOut {
     }
 }
 
-/// The workloads that change.
-fn workloads(change: &Change) -> Vec<Object> {
-    let (changed, _) = change.changed();
-    let changed: Vec<Kind> = changed.iter().map(|object| object.kind).collect();
-    let kinds = [Kind::StatefulSet, Kind::Deployment].into_iter().filter(|kind| changed.contains(kind));
-    change.after.objects(Through::Formed, &kinds.collect::<Vec<_>>())
-}
-
 fn skipped() -> Output {
     Output::skipped("no pod changes")
 }
 
-fn output(workloads: Vec<RolledOut>) -> Result<Output, StepError> {
+fn output(workloads: Vec<RolledOut>, health: Health) -> Result<Output, StepError> {
     let ready: Vec<String> =
         workloads.iter().map(|one| format!("{} {}/{}", one.workload, one.ready, one.replicas)).collect();
-    Ok(Output::new(format!("ready: {}", ready.join(", ")), &Ready { ready: true, workloads })?)
+    let message = format!("ready: {}{}", ready.join(", "), health.in_report());
+    Ok(Output::new(message, &Ready { ready: true, workloads, health })?)
 }

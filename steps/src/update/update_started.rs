@@ -7,9 +7,9 @@ use cairn_engine::{Output, Probe, Step, StepContext, StepError, StepName};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{Change, Disk, Disks};
+use super::{Beginning, Change, Disk};
 use crate::cluster::claims::wish;
-use crate::cluster::{Cluster, Found};
+use crate::cluster::{Cluster, Found, made};
 use crate::create::gpus;
 use crate::names;
 use crate::render::Kind;
@@ -30,7 +30,7 @@ struct Started {
     changes: Vec<FieldChange>,
     warnings: Vec<String>,
     #[serde(flatten)]
-    disks: Disks,
+    beginning: Beginning,
 }
 
 #[derive(Serialize)]
@@ -49,6 +49,7 @@ impl Step for UpdateStarted {
     async fn run(&self, cx: &StepContext) -> Result<Output, StepError> {
         let change = Change::of(cx)?;
         let (disks, warnings) = look(&self.cluster, &change).await?;
+        let beginning = Beginning { disks, was_ready: was_ready(&self.cluster, &change).await? };
         let request = change.after.request.clone();
         let changes: Vec<FieldChange> = change
             .before
@@ -68,7 +69,7 @@ impl Step for UpdateStarted {
             message.push_str("; warning: ");
             message.push_str(warning);
         }
-        Ok(Output::new(message, &Started { request, changes, warnings, disks: Disks { disks } })?)
+        Ok(Output::new(message, &Started { request, changes, warnings, beginning })?)
     }
 
     async fn probe(&self, _: &StepContext) -> Result<Probe, StepError> {
@@ -115,11 +116,25 @@ async fn set_is_ours(cluster: &Cluster, change: &Change) -> Result<(), StepError
             }
             refused(format!(
                 "was scaled to {live} by somebody, and this change would take {} nodes away with what they hold: \
-                 ask for `replicas` {live}, or scale it back once nothing is on them",
-                live - wanted
+                 ask for `replicas` {live}, or scale it back once nothing is on them: {}",
+                live - wanted,
+                change.scaling_by_hand(change.before.request.replicas)
             ))
         }
     }
+}
+
+/// Whether the workloads that change are ready before anything does.
+async fn was_ready(cluster: &Cluster, change: &Change) -> Result<bool, StepError> {
+    let (_, before) = change.workloads();
+    let mut there = Vec::new();
+    for object in &before {
+        match cluster.find(object.kind, object.namespace.as_deref(), &object.name, change.mark()).await? {
+            Found::Ours(found) => there.push(made(object, &found)?),
+            Found::Nothing | Found::Foreign(_) => return Ok(false),
+        }
+    }
+    Ok(cluster.is_rolled_out(change.namespace(), &there).await?.is_some())
 }
 
 /// The claims of the nodes that are there; each may become as large as is asked for.

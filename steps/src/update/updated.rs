@@ -2,12 +2,14 @@
 
 use async_trait::async_trait;
 use cairn_engine::{Output, Probe, Step, StepContext, StepError, StepName};
+use kube::api::DynamicObject;
 use serde::Serialize;
 
 use super::Change;
+use crate::cluster::Cluster;
 use crate::cluster::claims::wish;
-use crate::cluster::{Cluster, Found, compare};
-use crate::render::Kind;
+use crate::create::plan::not_as_rendered;
+use crate::render::{Kind, Object};
 use crate::request::Request;
 
 /// The step's name, and the status of its report.
@@ -33,34 +35,19 @@ impl Step for Updated {
 
     async fn run(&self, cx: &StepContext) -> Result<Output, StepError> {
         let change = Change::of(cx)?;
-        let mut objects = Vec::new();
-        let mut wrong = Vec::new();
-        let (mut all, _) = change.changed();
-        all.extend(change.new_claims());
+        let (mut objects, _) = change.changed();
+        objects.extend(change.new_claims());
         if change.grows_disks() {
-            all.extend(change.old_claims());
+            objects.extend(change.old_claims());
         }
-        for object in all {
-            let found =
-                self.cluster.find(object.kind, object.namespace.as_deref(), &object.name, change.mark()).await?;
-            match found {
-                Found::Nothing => wrong.push(format!("{object} is gone")),
-                Found::Foreign(whose) => wrong.push(format!("{object} {whose}")),
-                // A disk may be larger than is asked for: an earlier change was ended by force, or somebody has made it so.
-                Found::Ours(found) if object.kind == Kind::PersistentVolumeClaim => {
-                    let wanted = &change.after.request.disk_size;
-                    if wish(&found).is_none_or(|size| size < *wanted) {
-                        wrong.push(format!("{object} has less than {wanted}"));
-                    }
-                }
-                Found::Ours(found) => {
-                    let live = serde_json::to_value(&found).unwrap_or_default();
-                    let differences = compare::differences(&object.body, &live);
-                    wrong.extend(differences.into_iter().map(|difference| format!("{object}: {difference}")));
-                }
-            }
-            objects.push(object.to_string());
-        }
+        let wanted = &change.after.request.disk_size;
+        let differences = |object: &Object, found: &DynamicObject| match object.kind {
+            // A disk may be larger than is asked for: an earlier change was ended by force, or somebody has made it so.
+            Kind::PersistentVolumeClaim if wish(found).is_some_and(|size| size >= *wanted) => Vec::new(),
+            Kind::PersistentVolumeClaim => vec![format!("{object} has less than {wanted}")],
+            _ => not_as_rendered(object, found),
+        };
+        let (objects, wrong) = change.after.read_back(&self.cluster, &objects, differences).await?;
         if !wrong.is_empty() {
             let message =
                 format!("what is in the cluster is not what was asked for: {} things are different", wrong.len());

@@ -80,18 +80,14 @@ fn advance(state: &mut State, key: &Key, set: &Value, current: &str, update: &st
     if text(set, "/spec/updateStrategy/type") != "RollingUpdate" {
         return;
     }
-    for (ordinal, pod) in pods.iter().rev().filter(|(ordinal, _)| wanted.contains(ordinal)) {
-        if *ordinal < start + partition {
-            return;
-        }
-        if text(pod, REVISION) != update && !is_terminating(pod) {
-            remove(state, set, pod);
-            return;
-        }
-        // One at a time: a pod that is not healthy holds up the rest.
-        if is_terminating(pod) || !is_ready(pod) {
-            return;
-        }
+    let rolling =
+        || pods.iter().rev().filter(|(ordinal, _)| wanted.contains(ordinal) && **ordinal >= start + partition);
+    // One at a time: a pod that is not healthy holds up the rest, and is not replaced itself, whatever revision it is of (C15).
+    if rolling().any(|(_, pod)| is_terminating(pod) || !is_ready(pod)) {
+        return;
+    }
+    if let Some((_, pod)) = rolling().find(|(_, pod)| text(pod, REVISION) != update) {
+        remove(state, set, pod);
     }
 }
 
