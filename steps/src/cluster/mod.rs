@@ -5,6 +5,7 @@
 //! - What does not bear the workflow's annotation is never changed, and what bears it under another UID is never deleted.
 //! - Nothing is retried here: the engine retries, so that every attempt is in the journal (C13).
 
+mod bounded;
 pub mod claims;
 pub mod compare;
 pub mod doctor;
@@ -28,11 +29,13 @@ use std::time::Duration;
 use cairn_engine::StepError;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{DynamicObject, ListParams, Patch, PatchParams, PostParams, ValidationDirective};
+use kube::client::ClientBuilder;
 use kube::{Api, Client, Config};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::sync::OnceCell;
 
+use self::bounded::Bounded;
 use self::errors::{Asked, field_owners, step_error};
 use self::health::Reach;
 use self::strangers::Tolerated;
@@ -103,7 +106,7 @@ impl Cluster {
         }
     }
 
-    /// Connects to a cluster, with the client's own retries off and an end to every wait (C13).
+    /// Connects to a cluster, with the client's own retries off, an end to every wait (C13), and a bound to the requests at once.
     ///
     /// # Errors
     /// [`kube::Error`] if the configuration cannot be used. Nothing is asked of the server yet.
@@ -117,7 +120,7 @@ impl Cluster {
         let mut watching = config.clone();
         watching.read_timeout = Some(WATCH_SILENCE_MAX);
         Ok(Self {
-            client: Client::try_from(config)?,
+            client: ClientBuilder::try_from(config)?.with_layer(&Bounded::default()).build(),
             watch_client: Client::try_from(watching)?,
             watched: Arc::default(),
             tolerated: Arc::default(),
