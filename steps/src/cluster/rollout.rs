@@ -30,7 +30,7 @@ use crate::render::Kind;
 pub struct RolloutRules {
     /// The whole rollout.
     pub deadline: Duration,
-    /// Workloads without any pod: how often their events are asked for the reason.
+    /// Workloads without any pod: how soon their events are asked for the reason. While they stay so it is asked ever more rarely.
     pub events_every: Duration,
     /// Watches that are broken: how often the server itself is asked instead.
     pub direct_every: Duration,
@@ -132,6 +132,9 @@ impl Look {
 
 /// What an attempt may take beyond the deadline of the rollout, for its few requests before and after.
 const BESIDES: Duration = Duration::from_secs(60);
+/// The most that lies between two looks at the events. A thousand rollouts that wait for nodes ask seventeen times a second then,
+/// and not two hundred times; none of what events tell passes any sooner.
+const EVENTS_PAUSE_MAX: Duration = Duration::from_secs(60);
 /// How many log lines and events are quoted.
 const QUOTED_LINES: i64 = 10;
 /// How many of a log's last lines are searched for the reason.
@@ -157,7 +160,8 @@ impl Cluster {
         let started = Instant::now();
         let ends = started + rules.deadline;
         let mut since: HashMap<String, Instant> = HashMap::new();
-        let mut events_at = started + rules.events_every;
+        let mut events_pause = rules.events_every;
+        let mut events_at = started + events_pause;
         let mut told: Vec<Trouble> = Vec::new();
         let mut direct_at = started + rules.direct_every;
         let mut directly = false;
@@ -198,7 +202,8 @@ impl Cluster {
             let asks = !lacking.is_empty() || look.pods.iter().any(|pod| trouble::has_no_node(pod));
             if asks && now >= events_at {
                 told = self.told(namespace, &lacking, rules).await;
-                events_at = now + rules.events_every;
+                events_at = now + events_pause;
+                events_pause = (events_pause * 2).min(EVENTS_PAUSE_MAX);
             }
             if asks {
                 troubles.extend(told.iter().cloned());

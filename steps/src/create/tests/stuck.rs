@@ -67,3 +67,17 @@ async fn a_claim_that_gets_no_volume_fails_the_rollout_after_its_grace_and_names
     let took = started.elapsed().as_secs();
     assert!((120..140).contains(&took), "{took} s");
 }
+
+/// C1: a thousand rollouts that waited for nodes listed events two hundred times a second, each for itself.
+#[tokio::test(start_paused = true)]
+async fn a_rollout_that_waits_for_a_node_asks_for_events_ever_more_rarely() {
+    let mut bench = Bench::new(json!({}));
+    bench.up_to("rollout_completed").await;
+    bench.sandbox.faults().add(Fault::pods(PodTrouble::Unschedulable).name("elasticsearch-"));
+    bench.sandbox.faults().add(Fault::latency(Duration::ZERO).verb("list").resource("events"));
+    let started = tokio::time::Instant::now();
+    bench.run("rollout_completed").await.expect_err("no node takes it");
+    assert!(started.elapsed() >= Duration::from_secs(5 * 60));
+    let asked: Vec<u64> = bench.sandbox.faults().list().iter().map(|active| active.fired).collect();
+    assert!((3..=12).contains(&asked[1]), "{asked:?}");
+}
