@@ -4,20 +4,24 @@
 //! - It counts first, on a clean run, and then sweeps. Fewer points than `counts.toml` records is a failure: a sweep that
 //!   has lost points proves less than it says.
 //! - A creation that succeeds is swept, and one that fails at each of the ten steps after that step's work was done; so are
-//!   changes and deletions of a cluster that is there. A deletion that fails stops, and goes on once a person retries it.
+//!   changes and deletions of a cluster that is there. A deletion that fails stops, and goes on once a person retries it. So does
+//!   the rollback of a change that has started nodes; one that has grown disks is ended by force.
 //! - What must hold at the end is the oracle's to say.
 
 use std::collections::BTreeMap;
 
 use anyhow::{Context as _, bail, ensure};
-use cairn_engine::{Outcome, ParkReason, Phase, WorkflowId, WorkflowState};
+use cairn_engine::{Fact, Outcome, ParkReason, Phase, WorkflowId, WorkflowState};
+use cairn_steps::names::STATEFUL_SET;
 use cairn_steps::report::{DELETE_STATUSES, STATUSES, UPDATE_STATUSES};
 use cairn_tests::{
     later::Later,
     life::{Cut, Operation, Side},
     oracle::verdict,
-    world::{Running, World, request},
+    world::{Running, TESTER, World, request},
 };
+use k8s_openapi::api::apps::v1::StatefulSet;
+use kube::api::{Api, Patch, PatchParams};
 use serde_json::json;
 
 /// What is swept.
@@ -39,6 +43,10 @@ enum Deed {
     Resize,
     /// A change of everything that can change.
     Grow,
+    /// A change that adds a node: its rollback waits for a person to take that away.
+    AddNode,
+    /// A change that makes the disks larger: its rollback can only be ended by force.
+    GrowDisks,
     Delete,
     DeleteKeepingData,
 }
@@ -50,6 +58,8 @@ impl Deed {
             Self::Create => None,
             Self::Resize => Some(Later::Change(json!({ "cpu_limit": "3", "mem_limit": "4Gi", "gpu_count": 0 }))),
             Self::Grow => Some(Later::Change(json!({ "replicas": 3, "cpu_limit": "3", "disk_size": "30Gi" }))),
+            Self::AddNode => Some(Later::Change(json!({ "replicas": 3 }))),
+            Self::GrowDisks => Some(Later::Change(json!({ "disk_size": "30Gi" }))),
             Self::Delete => Some(Later::Deletion { keep_data: false }),
             Self::DeleteKeepingData => Some(Later::Deletion { keep_data: true }),
         }
@@ -64,7 +74,21 @@ impl Scenario {
     /// How it ends when nothing is cut.
     fn end(self) -> Outcome {
         // What is deleted does not come back: a deletion that fails is retried until it ends.
-        if self.failing.is_some() && !self.deed.is_deletion() { Outcome::Failed } else { Outcome::Succeeded }
+        match (self.failing, self.deed) {
+            (None, _) | (Some(_), Deed::Delete | Deed::DeleteKeepingData) => Outcome::Succeeded,
+            (Some(_), Deed::GrowDisks) => Outcome::Cancelled,
+            (Some(_), _) => Outcome::Failed,
+        }
+    }
+
+    /// What the parked workflow says is left, where it waits for a person.
+    fn left(self) -> Option<&'static str> {
+        match self.deed {
+            _ if self.failing.is_none() => None,
+            Deed::AddNode => Some("elasticsearch-2 have started"),
+            Deed::GrowDisks => Some("elasticsearch-data-elasticsearch-0 from 20Gi to 30Gi"),
+            _ => None,
+        }
     }
 }
 
@@ -113,6 +137,9 @@ fn lives(scenario: Scenario, cuts: &[Cut]) -> anyhow::Result<(Outcome, (u64, u64
         if scenario.deed.is_deletion() && scenario.failing.is_some() {
             running.kill();
             state = retried(&mut world, workflow, &state).await?;
+        } else if let Some(left) = scenario.left() {
+            running.kill();
+            state = seen_to(&mut world, workflow, &state, left).await?;
         }
         world.rest().await;
         let verdict = verdict(&world.evidence(true)?);
@@ -138,6 +165,48 @@ async fn retried(world: &mut World, workflow: WorkflowId, state: &WorkflowState)
     let running = world.open(None, None).await?;
     running.engine.retry(workflow, "tester".into()).await?;
     world.settle(&running, workflow).await?.context("nobody ends this life")
+}
+
+/// A rollback that is parked names what is left, and has everything in order so far. A person scales the set back and asks for
+/// another try; where that changes nothing, because no disk gets smaller, it is ended by force.
+async fn seen_to(
+    world: &mut World,
+    workflow: WorkflowId,
+    state: &WorkflowState,
+    left: &str,
+) -> anyhow::Result<WorkflowState> {
+    waits_for_a_person(world, workflow, state, left)?;
+    let sets: Api<StatefulSet> = Api::namespaced(world.sandbox.client(), "acme--search");
+    let params = PatchParams { field_manager: Some(TESTER.to_owned()), ..PatchParams::default() };
+    sets.patch(STATEFUL_SET, &params, &Patch::Merge(json!({ "spec": { "replicas": 2 } }))).await?;
+    world.rest().await;
+    let running = world.open(None, None).await?;
+    let effects = world.sandbox.effects().len();
+    running.engine.retry(workflow, "tester".into()).await?;
+    let state = world.settle(&running, workflow).await?.context("nobody ends this life")?;
+    if state.outcome().is_some() {
+        return Ok(state);
+    }
+    waits_for_a_person(world, workflow, &state, left)?;
+    ensure!(world.sandbox.effects().len() == effects, "a retry in vain has changed something");
+    running.engine.cancel(workflow, "tester".into(), true).await?;
+    world.settle(&running, workflow).await?.context("nobody ends this life")
+}
+
+fn waits_for_a_person(world: &World, workflow: WorkflowId, state: &WorkflowState, left: &str) -> anyhow::Result<()> {
+    let parked = matches!(state.phase(), Phase::Parked { reason: ParkReason::CompensationFailing, .. });
+    ensure!(parked, "it does not wait for a person: {:?}", state.phase());
+    let verdict = verdict(&world.evidence(true)?);
+    ensure!(verdict.is_empty(), "violations while it is parked:\n{verdict}");
+    let commits = world.evidence(true)?.commits;
+    let entries = commits.iter().flat_map(|commit| &commit.entries).filter(|entry| entry.workflow == workflow);
+    let said = entries.rev().find_map(|entry| match &entry.fact {
+        Fact::CompensationFailed { error, .. } => Some(error.message.clone()),
+        _ => None,
+    });
+    let said = said.context("no compensation has failed")?;
+    ensure!(said.contains(left), "no word of {left:?} in {said:?}");
+    Ok(())
 }
 
 fn points((commits, calls): (u64, u64)) -> impl Iterator<Item = Cut> + Clone {
@@ -226,6 +295,7 @@ macro_rules! sweeps {
             assert!(all(Deed::Create, &STATUSES));
             assert!(all(Deed::Resize, &UPDATE_STATUSES));
             assert!(all(Deed::Delete, &DELETE_STATUSES));
+            assert!(all(Deed::AddNode, &["update_rolled_out", "updated"]) && all(Deed::GrowDisks, &["disk_grown", "updated"]));
             assert!(swept.contains(&(Deed::Grow, None)) && swept.contains(&(Deed::DeleteKeepingData, None)));
         }
     };
@@ -252,6 +322,12 @@ sweeps! {
     cut_at_any_point_a_change_that_fails_at_update_rolled_out_leaves_everything_as_it_was: "change_of_sizes_failing_at_update_rolled_out", Resize, Some("update_rolled_out");
     cut_at_any_point_a_change_that_fails_at_disk_grown_leaves_everything_as_it_was: "change_of_sizes_failing_at_disk_grown", Resize, Some("disk_grown");
     cut_at_any_point_a_change_that_fails_at_updated_leaves_everything_as_it_was: "change_of_sizes_failing_at_updated", Resize, Some("updated");
+    cut_at_any_point_a_change_that_adds_a_node_ends_with_it: "node_added", AddNode, None;
+    cut_at_any_point_a_change_that_fails_with_its_node_started_is_parked_until_a_person_has_scaled_back: "node_added_failing_at_update_rolled_out", AddNode, Some("update_rolled_out");
+    cut_at_any_point_a_change_that_fails_at_its_end_with_its_node_started_is_parked_until_a_person_has_scaled_back: "node_added_failing_at_updated", AddNode, Some("updated");
+    cut_at_any_point_a_change_that_makes_disks_larger_ends_with_them: "disks_grown", GrowDisks, None;
+    cut_at_any_point_a_change_that_fails_with_its_disks_larger_is_parked_until_it_is_ended_by_force: "disks_grown_failing_at_disk_grown", GrowDisks, Some("disk_grown");
+    cut_at_any_point_a_change_that_fails_at_its_end_with_its_disks_larger_is_parked_until_it_is_ended_by_force: "disks_grown_failing_at_updated", GrowDisks, Some("updated");
     cut_at_any_point_a_deletion_leaves_nothing: "deletion", Delete, None;
     cut_at_any_point_a_deletion_that_keeps_the_data_leaves_that: "deletion_keeping_data", DeleteKeepingData, None;
     cut_at_any_point_a_deletion_that_stops_at_delete_started_goes_on_when_it_is_retried: "deletion_stopping_at_delete_started", Delete, Some("delete_started");
