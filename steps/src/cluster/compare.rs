@@ -13,13 +13,25 @@ const DIFFERENCES_MAX: usize = 20;
 /// Each place where `live` is not as `wanted`, with both values; empty if all is as it should be.
 #[must_use]
 pub fn differences(wanted: &Value, live: &Value) -> Vec<String> {
-    let mut found = Vec::new();
+    walked(wanted, live).into_iter().take(DIFFERENCES_MAX).map(|(path, what)| format!("{path} {what}")).collect()
+}
+
+/// Where that is, all of it and without the values.
+#[must_use]
+pub fn places(wanted: &Value, live: &Value) -> Vec<String> {
+    walked(wanted, live).into_iter().map(|(path, _)| path).collect()
+}
+
+/// Each place, and what is wrong with it.
+type Found = Vec<(String, String)>;
+
+fn walked(wanted: &Value, live: &Value) -> Found {
+    let mut found = Found::new();
     walk("", wanted, live, &mut found);
-    found.truncate(DIFFERENCES_MAX);
     found
 }
 
-fn walk(path: &str, wanted: &Value, live: &Value, found: &mut Vec<String>) {
+fn walk(path: &str, wanted: &Value, live: &Value, found: &mut Found) {
     match (wanted, live) {
         (Value::Object(wanted), Value::Object(live)) => {
             for (key, value) in wanted {
@@ -28,7 +40,7 @@ fn walk(path: &str, wanted: &Value, live: &Value, found: &mut Vec<String>) {
         }
         (Value::Array(items), Value::Array(others)) => lists(path, items, others, found),
         _ if wanted == live || (path.contains(".resources.") && same_amount(wanted, live)) => {}
-        _ => found.push(format!("{path} is {live} and should be {wanted}")),
+        _ => found.push((path.to_owned(), format!("is {live} and should be {wanted}"))),
     }
 }
 
@@ -36,7 +48,7 @@ fn walk(path: &str, wanted: &Value, live: &Value, found: &mut Vec<String>) {
 const KEYS: [&str; 2] = ["mountPath", "name"];
 
 /// Lists whose items have a key are merged by it, so the order and other people's items do not matter.
-fn lists(path: &str, wanted: &[Value], live: &[Value], found: &mut Vec<String>) {
+fn lists(path: &str, wanted: &[Value], live: &[Value], found: &mut Found) {
     let key_of = |item: &Value| KEYS.into_iter().find(|key| item.get(key).is_some());
     for (place, item) in wanted.iter().enumerate() {
         let (path, other) = match key_of(item) {
@@ -50,7 +62,7 @@ fn lists(path: &str, wanted: &[Value], live: &[Value], found: &mut Vec<String>) 
     }
     let unnamed = wanted.iter().all(|item| key_of(item).is_none());
     if unnamed && live.len() > wanted.len() {
-        found.push(format!("{path} has {} items and should have {}", live.len(), wanted.len()));
+        found.push((path.to_owned(), format!("has {} items and should have {}", live.len(), wanted.len())));
     }
 }
 

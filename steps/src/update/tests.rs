@@ -244,6 +244,37 @@ async fn what_somebody_did_to_the_set_is_seen_before_anything_changes() {
     assert!(error.failure.message.contains("is gone: somebody deleted it"), "{error}");
 }
 
+/// Seen on a real server: the change was refused, and its rollback, which was refused for the same reason, waited for a person.
+#[tokio::test(start_paused = true)]
+async fn a_change_that_runs_into_a_field_of_others_has_nothing_to_take_back() {
+    let mut bench = changing(json!({}), sizes()).await;
+    let limits = json!({"containers": [{"name": "elasticsearch", "resources": {"limits": {"memory": "3Gi"}}}]});
+    let patch = Patch::Strategic(json!({"spec": {"template": {"spec": limits}}}));
+    let params = PatchParams { field_manager: Some("kubectl-set".to_owned()), ..PatchParams::default() };
+    api(&bench, Kind::StatefulSet).patch(names::STATEFUL_SET, &params, &patch).await.expect("set");
+    bench.up_to("update_applied").await;
+    bench.begun("update_applied");
+    let error = bench.run("update_applied").await.expect_err("it is kubectl-set's");
+    assert_eq!(error.failure.class, ErrorClass::Permanent);
+    let before = asked(&bench);
+    assert_eq!(bench.compensate("update_applied").await.expect("taken back"), "nothing of it was applied");
+    assert_eq!(asked(&bench), before);
+}
+
+/// The same once the change has been applied: the values are there, and a person has to see to the field.
+#[tokio::test(start_paused = true)]
+async fn a_change_that_is_applied_is_not_called_undone_for_a_field_of_others() {
+    let mut bench = changing(json!({}), sizes()).await;
+    bench.up_to("update_rolled_out").await;
+    let limits = json!({"containers": [{"name": "elasticsearch", "resources": {"limits": {"memory": "3Gi"}}}]});
+    let patch = Patch::Strategic(json!({"spec": {"template": {"spec": limits}}}));
+    let params = PatchParams { field_manager: Some("kubectl-set".to_owned()), ..PatchParams::default() };
+    api(&bench, Kind::StatefulSet).patch(names::STATEFUL_SET, &params, &patch).await.expect("set");
+    let error = bench.compensate("update_applied").await.expect_err("the other values are there");
+    assert_eq!(error.failure.class, ErrorClass::Permanent);
+    assert!(error.failure.message.contains("kubectl-set"), "{error}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_change_that_could_not_start_goes_back_to_pods_that_do() {
     let mut bench = changing(json!({"replicas": 2}), json!({"mem_request": "8Ti", "mem_limit": "8Ti"})).await;

@@ -3,12 +3,13 @@
 //! the revision that is taken back make way.
 
 use async_trait::async_trait;
-use cairn_engine::{Output, Probe, RetryPolicy, Step, StepContext, StepError, StepName};
+use cairn_engine::{ErrorClass, Output, Probe, RetryPolicy, Step, StepContext, StepError, StepName};
 use serde::Serialize;
 
 use super::Change;
-use crate::cluster::Cluster;
+use crate::cluster::compare;
 use crate::cluster::rollout::RolloutRules;
+use crate::cluster::{Cluster, Found};
 use crate::create::plan::{Objects, Seen};
 
 /// The step's name, and the status of its report.
@@ -67,7 +68,13 @@ impl Step for UpdateApplied {
         let mut said = "everything is as it was".to_owned();
         if !matches!(change.before.look(&self.cluster, &back).await?, Seen::All(_)) {
             self.refuse_taking_nodes(&change).await?;
-            let applied = change.before.apply(cx, &self.cluster, &back).await?;
+            let applied = match change.before.apply(cx, &self.cluster, &back).await {
+                // What kept the change from being applied keeps this from it as well: a field that somebody else has taken over.
+                Err(refused) if refused.failure.class == ErrorClass::Permanent && !self.is_begun(&change).await? => {
+                    return Ok("nothing of it was applied".to_owned());
+                }
+                applied => applied?,
+            };
             said = format!("applied {} as before", applied.objects.join(" and "));
         }
         let (_, workloads) = change.workloads();
@@ -87,6 +94,24 @@ impl Step for UpdateApplied {
 }
 
 impl UpdateApplied {
+    /// Whether the cluster has any value that this change was to bring: an object takes the whole of an apply, or nothing. Where it
+    /// brings none and only takes some away, nobody can tell.
+    async fn is_begun(&self, change: &Change) -> Result<bool, StepError> {
+        let (changed, back) = change.changed();
+        for object in changed {
+            let found =
+                self.cluster.find(object.kind, object.namespace.as_deref(), &object.name, change.mark()).await?;
+            let Found::Ours(found) = found else { continue };
+            let before = back.iter().find(|one| one.kind == object.kind && one.name == object.name);
+            let brought = before.map(|before| compare::places(&object.body, &before.body)).unwrap_or_default();
+            let missing = compare::places(&object.body, &serde_json::to_value(&found).unwrap_or_default());
+            if brought.is_empty() || brought.iter().any(|place| !missing.contains(place)) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// A node that has started may hold the only copy of a shard, and a vote: a rollback does not take it away.
     async fn refuse_taking_nodes(&self, change: &Change) -> Result<(), StepError> {
         let (from, to) = (change.before.request.replicas, change.after.request.replicas);
