@@ -388,6 +388,9 @@ impl From<ControlError> for Problem {
                 );
                 Self::new(StatusCode::CONFLICT, "not-now", "Not now", detail).about(workflow)
             }
+            error @ ControlError::NotParked { workflow } => {
+                Self::new(StatusCode::CONFLICT, "not-now", "Not now", error.to_string()).about(workflow)
+            }
             ControlError::ShuttingDown => Self::shutting_down(),
             ControlError::Stopped { why } => Self::stopped(&why),
             ControlError::Store(error) => error.into(),

@@ -24,7 +24,7 @@ use crate::{
     clock::{Clock, SteadyClock},
     definition::Registry,
     entry::Entry,
-    executor::{self, Answer, Event, Gauges, Limits},
+    executor::{self, Answer, Event, Gauges, Limits, Wish},
     fact::Fact,
     ids::{CommitNumber, Sequence, StepName, Timestamp, Who, WorkflowId},
     journal::writer::Writer,
@@ -90,6 +90,14 @@ pub enum ControlError {
         workflow: WorkflowId,
         /// The first such step that it has begun.
         step: StepName,
+    },
+    /// It was to be ended where it is parked, and is not parked any more.
+    #[error(
+        "workflow {workflow} is not parked any more, somebody let it go on: look at it again, and wait for its end"
+    )]
+    NotParked {
+        /// Which.
+        workflow: WorkflowId,
     },
     /// The engine shuts down.
     #[error("the engine is shutting down: ask again once it is back")]
@@ -205,6 +213,15 @@ impl Engine {
         self.ask(workflow, Fact::CancelRequested { who, force }).await
     }
 
+    /// Ends a workflow that is parked, as it stands: what it has left stays there. One that somebody lets go on in the meantime is
+    /// left to go on. Returns once that wish is durable.
+    ///
+    /// # Errors
+    /// [`ControlError`]; `NotParked` unless it is parked at that very moment.
+    pub async fn end_parked(&self, workflow: WorkflowId, who: Who) -> Result<WorkflowState, ControlError> {
+        self.wish(workflow, Wish { fact: Fact::CancelRequested { who, force: true }, only_parked: true }).await
+    }
+
     /// Lets no further step start.
     ///
     /// # Errors
@@ -230,11 +247,16 @@ impl Engine {
     }
 
     async fn ask(&self, workflow: WorkflowId, fact: Fact) -> Result<WorkflowState, ControlError> {
+        self.wish(workflow, Wish { fact, only_parked: false }).await
+    }
+
+    async fn wish(&self, workflow: WorkflowId, wish: Wish) -> Result<WorkflowState, ControlError> {
         if self.inner.shutting_down.load(Ordering::Relaxed) {
             return Err(ControlError::ShuttingDown);
         }
         let (reply, answer): (Answer, _) = oneshot::channel();
-        if self.inner.events.send(Event::Ask { workflow, fact: fact.clone(), reply }).is_err() {
+        let fact = wish.fact.clone();
+        if self.inner.events.send(Event::Ask { workflow, wish, reply }).is_err() {
             return Err(ControlError::Stopped { why: self.why_stopped() });
         }
         match answer.await {

@@ -208,9 +208,10 @@ impl Asked {
         absent(&self.tenant, &self.service)
     }
 
-    /// A creation or a change that waits for a person is ended as it stands: what it has left is deleted with the rest.
+    /// A creation or a change that waits for a person is ended as it stands: what it has left is deleted with the rest. A retry does
+    /// not take the service's lock, so the engine decides whether it still waits.
     async fn end_parked(&self, engine: &Engine, there: There) -> Result<There, Problem> {
-        engine.cancel(there.record.workflow, self.caller.who(), true).await?;
+        engine.end_parked(there.record.workflow, self.caller.who()).await?;
         let ended = tokio::time::timeout(END_TIME_MAX, engine.settled(there.record.workflow)).await;
         match ended {
             Ok(ended) => drop(ended?),

@@ -14,11 +14,10 @@ use tokio::{
 };
 
 use super::{
-    Answer, Event,
+    Answer, Event, Wish,
     attempt::{Ended, Work},
 };
 use crate::{
-    fact::Fact,
     ids::{Timestamp, WorkflowId},
     state::WorkflowState,
 };
@@ -28,7 +27,7 @@ pub(super) struct Live {
     /// As it is on the disk.
     pub(super) state: Arc<WorkflowState>,
     pub(super) hand: Hand,
-    pub(super) asked: VecDeque<(Fact, Answer)>,
+    pub(super) asked: VecDeque<(Wish, Answer)>,
     /// The earliest place that it has in the heap of timers.
     pub(super) timer: Option<Timestamp>,
     /// An attempt that was aborted: what comes next waits until it has really ended.

@@ -57,8 +57,8 @@ const ROUND_EVENTS_MAX: usize = 256;
 pub(crate) enum Event {
     /// This workflow is to be driven from here on: submitted just now, or recovered.
     Begin(Box<WorkflowState>),
-    /// A client asks for this fact.
-    Ask { workflow: WorkflowId, fact: Fact, reply: Answer },
+    /// A client asks for this.
+    Ask { workflow: WorkflowId, wish: Wish, reply: Answer },
     /// What was in hand has ended.
     Ended { workflow: WorkflowId, turn: u64, ended: Box<Ended> },
     /// An append was answered.
@@ -67,6 +67,14 @@ pub(crate) enum Event {
     SlotFree { workflow: WorkflowId, turn: u64 },
     /// Start nothing more; answer once nothing is in hand, at the latest after `grace`.
     Shutdown { grace: Duration, reply: oneshot::Sender<()> },
+}
+
+/// What a client asks of a workflow.
+#[derive(Clone, Debug)]
+pub(crate) struct Wish {
+    pub(crate) fact: Fact,
+    /// Only if the workflow is parked when the fact is appended.
+    pub(crate) only_parked: bool,
 }
 
 /// Where the answer to a client's request goes.
@@ -170,7 +178,7 @@ impl Executor {
     fn on(&mut self, event: Event) {
         match event {
             Event::Begin(state) => self.begin(*state),
-            Event::Ask { workflow, fact, reply } => self.ask(workflow, fact, reply),
+            Event::Ask { workflow, wish, reply } => self.ask(workflow, wish, reply),
             Event::Ended { workflow, turn, ended } => self.on_ended(workflow, turn, ended),
             Event::Appended { workflow, answer } => self.on_appended(workflow, answer),
             Event::SlotFree { workflow, turn } => self.on_slot_free(workflow, turn),
@@ -186,13 +194,13 @@ impl Executor {
         self.drive(workflow);
     }
 
-    fn ask(&mut self, workflow: WorkflowId, fact: Fact, reply: Answer) {
+    fn ask(&mut self, workflow: WorkflowId, wish: Wish, reply: Answer) {
         let Some(live) = self.live.get_mut(&workflow) else {
             // It is finished, or was never there: the handle tells which.
             let _ = reply.send(Err(ControlError::NotFound { workflow }));
             return;
         };
-        live.asked.push_back((fact, reply));
+        live.asked.push_back((wish, reply));
         self.drive(workflow);
     }
 
@@ -339,8 +347,8 @@ impl Executor {
             }
         }
         let mut replies = Vec::new();
-        for (fact, reply) in live.asked.drain(..) {
-            match plan.ask(definition, fact) {
+        for (wish, reply) in live.asked.drain(..) {
+            match plan.ask(definition, wish) {
                 Ok(()) => replies.push(reply),
                 Err(refused) => drop(reply.send(Err(refused))),
             }

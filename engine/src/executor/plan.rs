@@ -1,13 +1,16 @@
 //! What one turn of a workflow comes to: facts to append, then something to do or a time to wait for.
 
-use super::attempt::{self, Work};
+use super::{
+    Wish,
+    attempt::{self, Work},
+};
 use crate::{
     decide::{Command, decide},
     definition::Definition,
     fact::{Fact, Outcome, ParkReason},
     handle::ControlError,
     ids::Timestamp,
-    state::{IllegalFact, WorkflowState},
+    state::{IllegalFact, Phase, WorkflowState},
 };
 
 /// What one turn of a workflow comes to.
@@ -32,8 +35,12 @@ impl Plan {
     ///
     /// # Errors
     /// [`ControlError`] if the workflow is not where this could be asked of it.
-    pub(super) fn ask(&mut self, definition: Option<&Definition>, fact: Fact) -> Result<(), ControlError> {
+    pub(super) fn ask(&mut self, definition: Option<&Definition>, wish: Wish) -> Result<(), ControlError> {
         let workflow = self.state.id();
+        let Wish { fact, only_parked } = wish;
+        if only_parked && !matches!(self.state.phase(), Phase::Parked { .. }) {
+            return Err(ControlError::NotParked { workflow });
+        }
         if let Fact::CancelRequested { force: false, .. } = fact
             && !self.state.is_cancelled()
             && let Some(step) = definition.and_then(|definition| definition.point_of_no_return(&self.state))

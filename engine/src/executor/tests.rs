@@ -21,6 +21,7 @@ use crate::{
 const STEPS: [&str; 3] = ["first", "second", "third"];
 
 mod irreversible;
+mod parked;
 
 /// What a step is to do in an attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
