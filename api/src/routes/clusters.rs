@@ -1,4 +1,6 @@
 //! `POST /clusters`: a creation is accepted once its submission is on the disk, and not before.
+//!
+//! A repetition (same key, same bytes) is answered first, whatever the settings and the service have become since.
 
 use std::{sync::Arc, time::Duration};
 
@@ -14,12 +16,14 @@ use cairn_engine::{
 };
 use cairn_steps::{
     input::Input,
+    names,
     records::TenantContainer,
     report::{Report, reports},
     request::{self, Request},
 };
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde::Serialize;
+use serde_json::Value;
 
 use super::{Shared, left::record_after, there, workflow::WorkflowView};
 use crate::{
@@ -66,8 +70,15 @@ pub(crate) async fn create(
     let wait = params.duration("wait", WAIT_MAX);
     let dry_run = params.flag("dry_run");
     params.finish()?;
-    let asked = Asked::new(&app, caller, &headers, &body)?;
+    let key = extract::idempotency_key(&headers)?;
     let engine = app.engine()?;
+    let body_hash = Hash(*blake3::hash(&body).as_bytes());
+    if let Some(tenant) = tenant_of(&body).filter(|tenant| caller.sees(tenant))
+        && let Some(submitted) = submitted_before(engine, &tenant, key.as_ref(), body_hash).await?
+    {
+        return answer(&app, engine, submitted, true, wait).await;
+    }
+    let asked = Asked::new(&app, caller, key, &body, body_hash)?;
     let lock = app.services.lock(&asked.tenant, &asked.service).await;
     let input = asked.input(&app, engine).await?;
     let submission = asked.submission(&input)?;
@@ -77,8 +88,19 @@ pub(crate) async fn create(
     }
     let (submitted, again) = submit(engine, submission).await?;
     drop(lock);
+    answer(&app, engine, submitted, again, wait).await
+}
+
+/// 202 and the workflow, or, for a client that waits, how it ended.
+async fn answer(
+    app: &Arc<App>,
+    engine: &Engine,
+    submitted: WorkflowState,
+    again: bool,
+    wait: Option<Duration>,
+) -> Result<Response, Problem> {
     if let Some(wait) = wait
-        && let Some(state) = settled(&app, engine, submitted.id(), wait).await
+        && let Some(state) = settled(app, engine, submitted.id(), wait).await
         && let Some(answer) = ended(engine, &state, again).await?
     {
         return Ok(answer);
@@ -86,9 +108,21 @@ pub(crate) async fn create(
     Ok(accepted(&submitted, again))
 }
 
+/// Whose request this is, as far as it says: enough to look a key up, before anything else of it is judged.
+fn tenant_of(body: &[u8]) -> Option<Tenant> {
+    let body: Value = serde_json::from_slice(body).ok()?;
+    let user = names::Tenant::parse(body.get("user")?.as_str()?).ok()?;
+    Some(Tenant::new(user.as_str()))
+}
+
 impl Asked {
-    fn new(app: &App, caller: Caller, headers: &HeaderMap, body: &[u8]) -> Result<Self, Problem> {
-        let key = extract::idempotency_key(headers)?;
+    fn new(
+        app: &App,
+        caller: Caller,
+        key: Option<IdempotencyKey>,
+        body: &[u8],
+        body_hash: Hash,
+    ) -> Result<Self, Problem> {
         let rules = app.rules();
         let request =
             admission::creation(body, &app.gitlab, app.strict_sizing).map_err(|errors| Problem::invalid(&errors))?;
@@ -96,21 +130,20 @@ impl Asked {
         caller.must_be(&tenant)?;
         let service = Service::new(request.service_name.as_str());
         let quota = rules.quota(&tenant);
-        Ok(Self { caller, request, tenant, service, key, body_hash: Hash(*blake3::hash(body).as_bytes()), quota })
+        Ok(Self { caller, request, tenant, service, key, body_hash, quota })
     }
 
     /// The request, and the data that it goes on with, if there is any.
     async fn input(&self, app: &App, engine: &Engine) -> Result<Input, Problem> {
         match there::creation(engine, &self.request, &app.elastic).await {
-            // A repetition is answered whatever has become of the service since.
-            Err(_) if self.key_was_used(engine).await? => Ok(Input::creation(self.request.clone())),
+            // It may have been submitted while this one waited for the lock.
+            Err(_) if self.again(engine).await?.is_some() => Ok(Input::creation(self.request.clone())),
             input => input,
         }
     }
 
-    async fn key_was_used(&self, engine: &Engine) -> Result<bool, Problem> {
-        let (Some(key), tenant) = (self.key.clone(), self.tenant.clone()) else { return Ok(false) };
-        Ok(engine.read(move |store| store.submission(&tenant, &key)).await?.is_some())
+    async fn again(&self, engine: &Engine) -> Result<Option<WorkflowState>, Problem> {
+        submitted_before(engine, &self.tenant, self.key.as_ref(), self.body_hash).await
     }
 
     fn submission(&self, input: &Input) -> Result<NewSubmission, Problem> {
@@ -129,6 +162,24 @@ impl Asked {
                 request::OnFailure::Keep => OnFailure::Keep,
             },
         })
+    }
+}
+
+/// The workflow, as it was accepted, that this very request became before.
+///
+/// # Errors
+/// [`Problem`] if the key was used for another request, or the journal cannot be read.
+pub(super) async fn submitted_before(
+    engine: &Engine,
+    tenant: &Tenant,
+    key: Option<&IdempotencyKey>,
+    body_hash: Hash,
+) -> Result<Option<WorkflowState>, Problem> {
+    let (tenant, Some(key)) = (tenant.clone(), key.cloned()) else { return Ok(None) };
+    match engine.read(move |store| store.submission(&tenant, &key)).await? {
+        None => Ok(None),
+        Some(found) if found.body_hash == body_hash => Ok(Some(as_submitted(engine, found.workflow).await?)),
+        Some(found) => Err(Refusal::KeyUsed { workflow: found.workflow, same_body: false }.into()),
     }
 }
 
@@ -158,7 +209,7 @@ pub(super) async fn settled(
 }
 
 /// The workflow as it was when it was accepted.
-pub(super) async fn as_submitted(engine: &Engine, workflow: WorkflowId) -> Result<WorkflowState, Problem> {
+async fn as_submitted(engine: &Engine, workflow: WorkflowId) -> Result<WorkflowState, Problem> {
     let mut entries = engine.entries(workflow).await?;
     entries.truncate(1);
     fold(&entries).ok().flatten().ok_or_else(Problem::internal)

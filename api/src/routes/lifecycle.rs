@@ -14,8 +14,7 @@ use axum::{
 };
 use cairn_engine::{
     Amounts, Effect, Engine, Hash, IdempotencyKey, NewSubmission, OnFailure, Outcome, Quota, Service, Tenant,
-    WorkflowState,
-    store::{Refusal, ServiceStatus},
+    WorkflowState, store::ServiceStatus,
 };
 use cairn_steps::{
     delete,
@@ -29,7 +28,7 @@ use serde::Serialize;
 
 use super::{
     Shared,
-    clusters::{Rehearsed, WAIT_MAX, accepted, as_submitted, located, rehearsed, settled, submit},
+    clusters::{Rehearsed, WAIT_MAX, accepted, located, rehearsed, settled, submit, submitted_before},
     left::record_after,
     there::{Deletion, There},
 };
@@ -178,14 +177,7 @@ impl Asked {
 
     /// The workflow that this very request became before.
     async fn again(&self, engine: &Engine) -> Result<Option<WorkflowState>, Problem> {
-        let Some(key) = self.key.clone() else { return Ok(None) };
-        let tenant = self.tenant.clone();
-        let found = engine.read(move |store| store.submission(&tenant, &key)).await?;
-        match found {
-            None => Ok(None),
-            Some(found) if found.body_hash == self.body_hash => Ok(Some(as_submitted(engine, found.workflow).await?)),
-            Some(found) => Err(Refusal::KeyUsed { workflow: found.workflow, same_body: false }.into()),
-        }
+        submitted_before(engine, &self.tenant, self.key.as_ref(), self.body_hash).await
     }
 
     async fn there(&self, engine: &Engine) -> Result<Option<There>, Problem> {

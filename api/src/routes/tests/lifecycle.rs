@@ -79,10 +79,11 @@ async fn a_deletion_that_is_refused_has_ended_nothing() {
 async fn the_deletion_of_a_parked_creation_that_has_made_nothing_says_how_that_ended() {
     let api = quick(Some("starting")).await;
     api.call("POST", "/clusters?wait=60s", None, &search(&json!({ "on_failure": "keep" })), 500).await;
-    let ended = api.call("DELETE", SEARCH, None, &Value::Null, 200).await;
+    let ended = api.call("DELETE", SEARCH, Some("k"), &Value::Null, 200).await;
     assert_eq!((&ended["status"], &ended["reports"][0]["status"]), (&json!("failed"), &json!("cancelled")), "{ended}");
     assert_eq!(api.last_when(|_| true).await["status"], "cancelled");
-    api.call("DELETE", SEARCH, None, &Value::Null, 404).await;
+    // Nothing was submitted, so nothing is recorded under the key.
+    api.call("DELETE", SEARCH, Some("k"), &Value::Null, 404).await;
 }
 
 /// I26: the answer to a deletion told of the cluster that was created since.
@@ -101,6 +102,25 @@ async fn a_repetition_is_answered_with_what_it_was_whatever_was_made_since() {
     assert_eq!(api.call("DELETE", &wait, Some("delete"), &Value::Null, 200).await, deleted);
     assert_eq!(api.call("PATCH", &wait, Some("change"), &json!({ "mem_limit": "3Gi" }), 200).await, changed);
     assert_eq!(api.call("POST", "/clusters?wait=60s", Some("create"), &create, 200).await, created);
+}
+
+/// I26: what an operator forbids today does not change what was accepted yesterday.
+#[tokio::test]
+async fn a_repeated_creation_is_answered_as_before_under_settings_that_would_refuse_it() {
+    let before = Api::slow().await;
+    let asked = search(&json!({ "vector_count": 1_000_000, "dimension": 1024 }));
+    let first = before.call("POST", "/clusters", Some("k"), &asked, 202).await;
+    let app = App::new(Rules::default(), Elastic::default(), ClusterCheck::new(Cluster::new(before.sandbox.client())));
+    let app = Arc::new(app.sizing_strictly(true));
+    app.opened(before.engine.clone());
+    let after = Api { router: router(Arc::clone(&app)), app, engine: before.engine.clone(), sandbox: before.sandbox };
+    after.call("POST", "/clusters", Some("unused"), &asked, 422).await;
+    assert_eq!(after.call("POST", "/clusters", Some("k"), &asked, 200).await, first);
+    assert_eq!(after.call("POST", "/clusters?dry_run=true", Some("k"), &asked, 200).await, first);
+    // Another body under the key is that first, and what is wrong with it after.
+    let other = search(&json!({ "replicas": -1 }));
+    assert_eq!(after.call("POST", "/clusters", Some("k"), &other, 409).await["type"], "urn:cairn:problem:key-reused");
+    after.call("POST", "/clusters", Some("unused"), &other, 422).await;
 }
 
 /// The data could never be used again: a creation had to fit the last request, and then did not fit the disks.
