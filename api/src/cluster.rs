@@ -98,8 +98,8 @@ impl ClusterCheck {
         {
             return answer.clone();
         }
-        let answer = match tokio::time::timeout(CHECK_TIMEOUT, self.cluster.client().apiserver_version()).await {
-            Ok(Ok(_)) => Ok(()),
+        let answer = match tokio::time::timeout(CHECK_TIMEOUT, self.cluster.answers()).await {
+            Ok(Ok(())) => Ok(()),
             Ok(Err(error)) => Err(crate::telemetry::chain(&error)),
             Err(_) => Err(format!("no answer within {} seconds", CHECK_TIMEOUT.as_secs())),
         };

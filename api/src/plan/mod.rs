@@ -150,8 +150,9 @@ pub(crate) async fn of_creation(
     overlay: Option<Overlay>,
     charge: Charge,
 ) -> Plan {
-    let request = input.request.clone();
-    let (rehearsal, findings) = tokio::join!(create::rehearse(cluster, input, elastic, overlay), cluster.examine());
+    let (cluster, request) = (&cluster.rehearsing(), input.request.clone());
+    let (rehearsal, findings) =
+        tokio::join!(create::rehearse(cluster, input, elastic, overlay), cluster.examine_but_gpus());
     let create::Rehearsal { objects, verdicts, takes_over, refusals, warnings } = rehearsal;
     let rehearsal = Rehearsal { objects, verdicts, takes_over, refusals, warnings };
     let sizing = VectorSizing::of(&request).warnings(&request);
@@ -171,8 +172,8 @@ pub(crate) async fn of_creation(
 /// # Errors
 /// If the input does not say what it changes.
 pub(crate) async fn of_change(cluster: &Cluster, input: Input, charge: Charge) -> Result<Plan, StepError> {
-    let request = input.request.clone();
-    let (rehearsal, findings) = tokio::join!(update::rehearse(cluster, input), cluster.examine());
+    let (cluster, request) = (&cluster.rehearsing(), input.request.clone());
+    let (rehearsal, findings) = tokio::join!(update::rehearse(cluster, input), cluster.examine_but_gpus());
     let update::Rehearsal { objects, verdicts, refusals, warnings } = rehearsal?;
     let rehearsal = Rehearsal { objects, verdicts, takes_over: Vec::new(), refusals, warnings };
     Ok(Plan {
@@ -191,7 +192,8 @@ pub(crate) async fn of_deletion(
     ends: Option<Ends>,
     charge: Charge,
 ) -> Result<Plan, StepError> {
-    let (rehearsal, findings) = tokio::join!(delete::rehearse(cluster, input), cluster.examine());
+    let cluster = &cluster.rehearsing();
+    let (rehearsal, findings) = tokio::join!(delete::rehearse(cluster, input), cluster.examine_but_gpus());
     let delete::Rehearsal { verdicts, refusals, warnings } = rehearsal?;
     let rehearsal = Rehearsal { objects: Vec::new(), verdicts, takes_over: Vec::new(), refusals, warnings };
     Ok(Plan {

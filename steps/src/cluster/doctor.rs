@@ -72,13 +72,21 @@ impl Cluster {
     /// Everything that is missing, doubtful or good in this cluster. One that cannot be reached is one finding.
     pub async fn examine(&self) -> Vec<Finding> {
         let mut findings = vec![self.examine_server().await];
-        if findings[0].verdict == Verdict::Missing {
+        let mut findings = self.examine_but_gpus().await;
+        if !is_unreachable(&findings) {
+            findings.push(self.examine_gpus().await);
+        }
+        findings
+    }
+
+    /// The same without a look at the nodes and their pods, for whoever looks at those more closely.
+    pub async fn examine_but_gpus(&self) -> Vec<Finding> {
+        if is_unreachable(&findings) {
             return findings;
         }
         findings.extend(self.examine_apis().await);
         findings.extend(self.examine_rights().await);
         findings.extend(self.examine_storage().await);
-        findings.push(self.examine_gpus().await);
         findings
     }
 
@@ -246,6 +254,11 @@ impl Cluster {
             Err(why) => bad(format!("{detail}; how many are free, nobody knows: {why}"), "grant list pods"),
         }
     }
+}
+
+/// Whether nothing but the server itself was looked at.
+fn is_unreachable(findings: &[Finding]) -> bool {
+    findings.iter().any(|finding| finding.check == "server" && finding.verdict == Verdict::Missing)
 }
 
 #[cfg(test)]

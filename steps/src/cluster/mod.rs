@@ -23,6 +23,9 @@ pub mod strangers;
 mod trouble;
 mod watched;
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -35,7 +38,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::sync::OnceCell;
 
-use self::bounded::Bounded;
+use self::bounded::{AT_ONCE, Bounded, REHEARSALS_AT_ONCE};
 use self::errors::{Asked, field_owners, step_error};
 use self::health::Reach;
 use self::strangers::Tolerated;
@@ -54,6 +57,7 @@ const LIST_MAX: u32 = 1000;
 #[derive(Clone)]
 pub struct Cluster {
     client: Client,
+    rehearsal_client: Client,
     watch_client: Client,
     watched: Arc<OnceCell<Watched>>,
     tolerated: Arc<[Tolerated]>,
@@ -98,6 +102,7 @@ impl Cluster {
     #[must_use]
     pub fn new(client: Client) -> Self {
         Self {
+            rehearsal_client: client.clone(),
             watch_client: client.clone(),
             client,
             watched: Arc::default(),
@@ -119,8 +124,10 @@ impl Cluster {
         config.read_timeout = Some(ANSWER_TIME_MAX);
         let mut watching = config.clone();
         watching.read_timeout = Some(WATCH_SILENCE_MAX);
+        let (all, rehearsals) = (Bounded::new(AT_ONCE), Bounded::new(REHEARSALS_AT_ONCE));
         Ok(Self {
-            client: ClientBuilder::try_from(config)?.with_layer(&Bounded::default()).build(),
+            rehearsal_client: ClientBuilder::try_from(config.clone())?.with_layer(&all).with_layer(&rehearsals).build(),
+            client: ClientBuilder::try_from(config)?.with_layer(&all).build(),
             watch_client: Client::try_from(watching)?,
             watched: Arc::default(),
             tolerated: Arc::default(),
@@ -138,6 +145,20 @@ impl Cluster {
     #[must_use]
     pub fn tolerating(self, tolerated: Vec<Tolerated>) -> Self {
         Self { tolerated: tolerated.into(), ..self }
+    }
+
+    /// The same cluster for whoever only wants to know beforehand: it has fewer requests at once, and stands in nobody's way.
+    #[must_use]
+    pub fn rehearsing(&self) -> Self {
+        Self { client: self.rehearsal_client.clone(), ..self.clone() }
+    }
+
+    /// Whether the server answers now. This does not wait behind anything else that is asked.
+    ///
+    /// # Errors
+    /// [`kube::Error`] if it does not, or not as a Kubernetes server does.
+    pub async fn answers(&self) -> Result<(), kube::Error> {
+        self.watch_client.apiserver_version().await.map(drop)
     }
 
     /// The client that everything but watches goes through.
