@@ -20,6 +20,9 @@ pub const FIELD_MANAGER: &str = "cairn";
 /// The field manager of what Kubernetes' own controllers make, a set's missing claims among it.
 pub const CONTROLLER_MANAGER: &str = "kube-controller-manager";
 
+/// What a GPU is called where containers ask for one and nodes offer some (C6).
+pub const GPU: &str = "nvidia.com/gpu";
+
 /// The StatefulSet of the Elasticsearch nodes.
 pub const STATEFUL_SET: &str = "elasticsearch";
 /// The Service that clients of Elasticsearch use.

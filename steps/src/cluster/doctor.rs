@@ -11,6 +11,7 @@ use serde::Serialize;
 
 use super::Cluster;
 use super::errors::{Asked, step_error};
+use crate::names;
 use crate::rights::{Right, rights};
 
 /// The API groups that objects of a cluster, or questions about it, are of; all in version `v1`.
@@ -71,7 +72,6 @@ impl Finding {
 impl Cluster {
     /// Everything that is missing, doubtful or good in this cluster. One that cannot be reached is one finding.
     pub async fn examine(&self) -> Vec<Finding> {
-        let mut findings = vec![self.examine_server().await];
         let mut findings = self.examine_but_gpus().await;
         if !is_unreachable(&findings) {
             findings.push(self.examine_gpus().await);
@@ -81,6 +81,7 @@ impl Cluster {
 
     /// The same without a look at the nodes and their pods, for whoever looks at those more closely.
     pub async fn examine_but_gpus(&self) -> Vec<Finding> {
+        let mut findings = vec![self.examine_server().await];
         if is_unreachable(&findings) {
             return findings;
         }
@@ -234,8 +235,7 @@ impl Cluster {
     }
 
     async fn examine_gpus(&self) -> Finding {
-        let bad =
-            |detail: String, remedy: &str| Finding::bad(Verdict::Doubtful, "gpu", "nvidia.com/gpu", detail, remedy);
+        let bad = |detail: String, remedy: &str| Finding::bad(Verdict::Doubtful, "gpu", names::GPU, detail, remedy);
         let gpus = match self.gpus(None).await {
             Ok(gpus) => gpus,
             Err(error) => return bad(error.failure.message, "grant list nodes"),
@@ -250,7 +250,7 @@ impl Cluster {
         let detail = format!("{all} on {with_some} of {nodes} nodes, {most} at most on one");
         match gpus.free() {
             Ok(0) => bad(format!("{detail}; 0 of {all} free now"), "add nodes that have some, or free those in use"),
-            Ok(free) => Finding::good("gpu", "nvidia.com/gpu", format!("{detail}; {free} of {all} free now")),
+            Ok(free) => Finding::good("gpu", names::GPU, format!("{detail}; {free} of {all} free now")),
             Err(why) => bad(format!("{detail}; how many are free, nobody knows: {why}"), "grant list pods"),
         }
     }

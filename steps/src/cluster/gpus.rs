@@ -10,11 +10,10 @@ use kube::api::ListParams;
 
 use super::errors::{Asked, step_error};
 use super::{Cluster, LIST_MAX};
+use crate::names::GPU;
 use crate::quantity::Quantity;
 use crate::request::Request;
 
-/// What a GPU is called where containers ask for one.
-const GPU: &str = "nvidia.com/gpu";
 /// Pods that have a node, and have not ended: they hold what they asked for.
 const HOLDING: &str = "spec.nodeName!=,status.phase!=Succeeded,status.phase!=Failed";
 
@@ -76,6 +75,18 @@ impl Gpus {
         self.with_some.iter().filter_map(|node| node.free().checked_div(each)).sum()
     }
 
+    /// Whether a node has as many as this request asks for, whoever holds them now; a warning where one could still be added.
+    fn offered_to(&self, request: &Request) -> Result<Option<String>, StepError> {
+        let (most, wanted) = (self.most(), u64::from(request.gpu_count));
+        match most {
+            0 => Err(StepError::permanent(format!("no node of the cluster has GPUs ({GPU}): set gpu_count to 0"))),
+            _ if most < wanted => Ok(Some(format!(
+                "no node has {wanted} GPUs, the most that one has is {most}: unless one is added, the pods will not be scheduled"
+            ))),
+            _ => Ok(None),
+        }
+    }
+
     fn warning(&self, request: &Request) -> Option<String> {
         let (each, nodes) = (u64::from(request.gpu_count), u64::from(request.replicas));
         if each == 0 || self.with_some.is_empty() {
@@ -102,9 +113,57 @@ impl Cluster {
     /// # Errors
     /// [`StepError`], by the table of [`super::errors`], if the nodes cannot be listed.
     pub async fn gpus(&self, but: Option<&str>) -> Result<Gpus, StepError> {
+        let mut gpus = self.gpus_of_nodes().await.map_err(|error| unlisted(&error))?;
+        self.ask_for_held(&mut gpus, but).await;
+        Ok(gpus)
+    }
+
+    /// Whether the cluster knows GPUs at all, if this request asks for some, and what there is to warn of. Whether enough are free
+    /// just now is the scheduler's to say (C6).
+    ///
+    /// # Errors
+    /// [`StepError`]: permanent if no node has any, else by the table of [`super::errors`].
+    pub(crate) async fn gpus_for(&self, request: &Request) -> Result<Option<String>, StepError> {
+        Ok(self.offer(request).await?.1)
+    }
+
+    /// The same, and where that warns of nothing, whether enough are free now.
+    ///
+    /// # Errors
+    /// As [`Cluster::gpus_for`].
+    pub(crate) async fn gpus_free_for(&self, request: &Request) -> Result<Option<String>, StepError> {
+        match self.offer(request).await? {
+            (Some(mut gpus), None) => {
+                self.ask_for_held(&mut gpus, None).await;
+                Ok(gpus.warning(request))
+            }
+            (_, warning) => Ok(warning),
+        }
+    }
+
+    /// What the nodes have, if that is known and asked for at all; and what there is to warn of.
+    async fn offer(&self, request: &Request) -> Result<(Option<Gpus>, Option<String>), StepError> {
+        if request.gpu_count == 0 {
+            return Ok((None, None));
+        }
+        match self.gpus_of_nodes().await {
+            Ok(gpus) => {
+                let warning = gpus.offered_to(request)?;
+                Ok((Some(gpus), warning))
+            }
+            // Nodes belong to the operator: without the right to see them, the scheduler will tell.
+            Err(kube::Error::Api(status)) if status.code == 403 => Ok((
+                None,
+                Some("the engine may not see the nodes, so nobody knows yet whether they have GPUs".to_owned()),
+            )),
+            Err(error) => Err(unlisted(&error)),
+        }
+    }
+
+    /// What the nodes have; which of it pods hold is not asked.
+    async fn gpus_of_nodes(&self) -> Result<Gpus, kube::Error> {
         let api: Api<Node> = Api::all(self.client.clone());
-        let listed = api.list(&ListParams::default()).await;
-        let nodes = listed.map_err(|error| step_error(Asked::Read, "list the nodes", &error))?.items;
+        let nodes = api.list(&ListParams::default()).await?.items;
         let with_some = |node: &Node| {
             let has = gpus_of(node);
             (has > 0).then(|| NodeGpus {
@@ -114,15 +173,16 @@ impl Cluster {
                 cordoned: node.spec.as_ref().and_then(|spec| spec.unschedulable) == Some(true),
             })
         };
-        let mut gpus =
-            Gpus { nodes: nodes.len(), with_some: nodes.iter().filter_map(with_some).collect(), unknown: None };
+        Ok(Gpus { nodes: nodes.len(), with_some: nodes.iter().filter_map(with_some).collect(), unknown: None })
+    }
+
+    async fn ask_for_held(&self, gpus: &mut Gpus, but: Option<&str>) {
         // All pods of a large cluster are many: they are looked at only where it is about something.
         if !gpus.with_some.is_empty()
             && let Err(error) = self.count_held(&mut gpus.with_some, but).await
         {
             gpus.unknown = Some(error.failure.message);
         }
-        Ok(gpus)
     }
 
     /// What to say to somebody who asks for GPUs of which too few are free now; `but` as in [`Cluster::gpus`].
@@ -157,8 +217,12 @@ impl Cluster {
     }
 }
 
+fn unlisted(error: &kube::Error) -> StepError {
+    step_error(Asked::Read, "list the nodes", error)
+}
+
 /// How many GPUs a node offers.
-pub(crate) fn gpus_of(node: &Node) -> u64 {
+fn gpus_of(node: &Node) -> u64 {
     let allocatable = node.status.as_ref().and_then(|status| status.allocatable.as_ref());
     let gpus = allocatable.and_then(|allocatable| allocatable.get(GPU));
     gpus.and_then(|amount| amount.0.parse::<Quantity>().ok()).map_or(0, |amount| amount.as_bytes())
@@ -179,9 +243,15 @@ fn held_by(pod: &Pod) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use kube::client::Body;
     use serde_json::json;
+    use tower::{ServiceExt as _, service_fn};
 
     use super::*;
+    use crate::sandbox::{Sandbox, SandboxOptions};
 
     fn node(name: &str, has: u64, held: u64, cordoned: bool) -> NodeGpus {
         NodeGpus { name: name.to_owned(), has, held, cordoned }
@@ -203,6 +273,23 @@ mod tests {
         let said = gpus.warning(&request(2, 3)).expect("too few");
         assert!(said.starts_with("5 of 24 GPUs are free now, which is room for 1 of 2 nodes with 3 each"), "{said}");
         assert_eq!(gpus.warning(&request(100, 0)), None);
+    }
+
+    /// All nodes of a large cluster are many: a plan listed them once for what they have, and again for what of it is free.
+    #[tokio::test]
+    async fn what_the_nodes_have_and_what_of_it_is_free_takes_one_list_of_the_nodes() {
+        let sandbox = Sandbox::open(SandboxOptions::default()).expect("in memory");
+        let listed = Arc::new(AtomicUsize::new(0));
+        let (server, lists) = (sandbox.service(), Arc::clone(&listed));
+        let counted = service_fn(move |request: http::Request<Body>| {
+            lists.fetch_add(usize::from(request.uri().path() == "/api/v1/nodes"), Ordering::SeqCst);
+            server.clone().oneshot(request)
+        });
+        let cluster = Cluster::new(kube::Client::new(counted, "default"));
+        assert_eq!(cluster.gpus_free_for(&request(1, 1)).await.expect("there are some"), None);
+        assert_eq!(listed.load(Ordering::SeqCst), 1);
+        let warning = cluster.gpus_free_for(&request(1, 64)).await.expect("there are some");
+        assert!(warning.is_some_and(|warning| warning.starts_with("no node has 64 GPUs")));
     }
 
     #[test]

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{ContainerStatus, Event, Pod};
 
+use crate::names;
+
 /// How long each sign may last before it counts as failure.
 #[derive(Debug, Clone)]
 pub struct TroubleRules {
@@ -155,7 +157,7 @@ const SIGNS: &[Sign] = {
         sign(
             Schedule,
             &["Unschedulable"],
-            &["nvidia.com/gpu"],
+            &[names::GPU],
             For(|rules| rules.schedule_grace),
             "schedule",
             "ask for fewer GPUs (gpu_count), or the operator adds a node that has them",

@@ -3,7 +3,6 @@
 use cairn_engine::ErrorClass;
 
 use super::plan::Plan;
-use super::starting::gpus;
 use crate::cluster::Cluster;
 use crate::cluster::rehearse::{Action, Rehearsed};
 use crate::elastic::Elastic;
@@ -38,8 +37,7 @@ pub async fn rehearse(cluster: &Cluster, input: Input, elastic: Elastic, overlay
     let mut verdicts = cluster.rehearse(&objects, mark).await;
     let (takes_over, mut warnings) = origin.map_or_else(Default::default, |origin| over(&origin, &mut verdicts));
     let mut refusals = Vec::new();
-    match gpus(cluster, &plan.request).await {
-        Ok(None) => warnings.extend(cluster.too_few_gpus(&plan.request, None).await),
+    match cluster.gpus_free_for(&plan.request).await {
         Ok(warning) => warnings.extend(warning),
         Err(error) if error.failure.class == ErrorClass::Permanent => refusals.push(error.failure.message),
         Err(error) => warnings.push(error.failure.message),

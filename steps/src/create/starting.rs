@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use cairn_engine::{Output, Probe, Step, StepContext, StepError, StepName};
-use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::api::storage::v1::StorageClass;
 use kube::Api;
 use kube::api::ListParams;
@@ -14,7 +13,6 @@ use serde::Serialize;
 
 use crate::cluster::Cluster;
 use crate::cluster::errors::{Asked, step_error};
-use crate::cluster::gpus::gpus_of;
 use crate::elastic::Elastic;
 use crate::gitlab::GitLab;
 use crate::input::Input;
@@ -153,27 +151,7 @@ impl Starting {
     }
 }
 
-/// GPUs must be known to the cluster at all; whether enough are free just now is the scheduler's to say (C6).
+/// GPUs must be known to the cluster at all, for a creation and for a change that asks for some (C6).
 pub(crate) async fn gpus(cluster: &Cluster, request: &Request) -> Result<Option<String>, StepError> {
-    if request.gpu_count == 0 {
-        return Ok(None);
-    }
-    let api: Api<Node> = Api::all(cluster.client().clone());
-    let nodes = match api.list(&ListParams::default()).await {
-        Ok(nodes) => nodes.items,
-        // Nodes belong to the operator: without the right to see them, the scheduler will tell.
-        Err(kube::Error::Api(status)) if status.code == 403 => {
-            return Ok(Some("the engine may not see the nodes, so nobody knows yet whether they have GPUs".to_owned()));
-        }
-        Err(error) => return Err(step_error(Asked::Read, "list the nodes", &error)),
-    };
-    let most = nodes.iter().map(gpus_of).max().unwrap_or(0);
-    let wanted = u64::from(request.gpu_count);
-    match most {
-        0 => Err(StepError::permanent("no node of the cluster has GPUs (nvidia.com/gpu): set gpu_count to 0")),
-        _ if most < wanted => Ok(Some(format!(
-            "no node has {wanted} GPUs, the most that one has is {most}: unless one is added, the pods will not be scheduled"
-        ))),
-        _ => Ok(None),
-    }
+    cluster.gpus_for(request).await
 }

@@ -24,9 +24,6 @@ const HOME: &str = "/usr/share/elasticsearch";
 const SECRET_FILES: [&str; 4] =
     [credentials::CA_CERTIFICATE, credentials::NODE[0], credentials::NODE[1], credentials::SERVICE_TOKENS];
 
-/// The extended resource that GPUs are (C6).
-const GPU: &str = "nvidia.com/gpu";
-
 pub(super) fn render(plan: &Plan<'_>) -> Object {
     let mut metadata = plan.metadata(Part::Elasticsearch, names::STATEFUL_SET);
     if plan.through >= Through::ResourcesConfigured {
@@ -161,8 +158,8 @@ fn resources(plan: &Plan<'_>) -> Option<ResourceRequirements> {
     let mut limits = vec![("cpu", request.cpu_limit.as_str()), ("memory", request.mem_limit.as_str())];
     // None is no key at all, and an extended resource's request equals its limit (C6).
     if gpus(plan) > 0 {
-        requests.push((GPU, &count));
-        limits.push((GPU, &count));
+        requests.push((names::GPU, &count));
+        limits.push((names::GPU, &count));
     }
     Some(pod::resources(&requests, &limits))
 }
@@ -174,7 +171,7 @@ fn gpus(plan: &Plan<'_>) -> u32 {
 /// Nodes with GPUs are usually kept for those who ask for them (C6).
 fn gpu_toleration() -> Toleration {
     Toleration {
-        key: Some(GPU.to_owned()),
+        key: Some(names::GPU.to_owned()),
         operator: Some("Exists".to_owned()),
         effect: Some("NoSchedule".to_owned()),
         ..Toleration::default()
