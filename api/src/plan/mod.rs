@@ -11,14 +11,14 @@ use cairn_steps::{
     cluster::{
         Cluster,
         doctor::{Finding, Verdict},
-        rehearse::{Rehearsed, Word},
+        rehearse::{Action, Rehearsed, Word},
     },
     create, delete,
     elastic::Elastic,
     input::Input,
     overlay::Overlay,
     records,
-    render::Object,
+    render::{Kind, Object},
     request::Request,
     update,
     vectors::VectorSizing,
@@ -217,7 +217,8 @@ impl Plan {
         refusals.extend(charge.refusal());
         warnings.extend(found);
         warnings.extend(charge.warnings());
-        let findings = findings.iter().filter(|finding| concerns(finding, kind));
+        let makes_disks = kind == create::NAME || makes_claims(&objects, &verdicts);
+        let findings = findings.iter().filter(|finding| concerns(finding, makes_disks));
         let missing = findings.clone().any(|finding| finding.verdict == Verdict::Missing);
         warnings.extend(findings.filter(|finding| finding.verdict != Verdict::Good).map(warning));
         let refused = verdicts.iter().any(|one| one.verdict == Word::Refused);
@@ -239,13 +240,15 @@ impl Plan {
     }
 }
 
-/// Whether what the cluster lacks is lacked by a workflow of this kind. Of GPUs, and of disks that grow, the rehearsal knows more.
-fn concerns(finding: &Finding, kind: &str) -> bool {
-    match finding.check {
-        "gpu" => false,
-        "storage" => kind == create::NAME,
-        _ => true,
-    }
+/// Whether disks would be made that are not there: for nodes that a change adds, say.
+fn makes_claims(objects: &[Object], verdicts: &[Rehearsed]) -> bool {
+    let mut all = objects.iter().zip(verdicts);
+    all.any(|(object, one)| object.kind == Kind::PersistentVolumeClaim && one.action == Action::Create)
+}
+
+/// Whether what the cluster lacks is lacked by this workflow. Of disks that grow, the rehearsal knows more.
+fn concerns(finding: &Finding, makes_disks: bool) -> bool {
+    finding.check != "storage" || makes_disks
 }
 
 fn warning(finding: &Finding) -> String {

@@ -1,6 +1,7 @@
 //! `?dry_run=true`: the cluster's own word on each object, the quota before and after, warnings; and nothing is changed.
 
 use cairn_steps::sandbox::Fault;
+use kube::api::{ApiResource, DynamicObject, GroupVersionKind, Patch, PatchParams};
 
 use super::*;
 
@@ -81,6 +82,25 @@ async fn of_a_cluster_that_does_not_answer_nothing_is_known_and_that_is_said() {
     assert_eq!(plan["possible"], false);
     assert_eq!(verdicts(&plan, "unchecked").len(), plan["objects"].as_array().expect("a list").len(), "{plan:#}");
     assert!(warned(&plan, "server: reachable"), "{plan:#}");
+}
+
+/// A change that adds nodes was planned as possible where their disks would never be made.
+#[tokio::test]
+async fn without_a_default_class_nodes_cannot_be_added_and_everything_else_can_be_changed() {
+    let api = Api::new().await;
+    let made = api.accepted("acme", "search").await;
+    api.engine.settled(made.parse().expect("an id")).await.expect("ends");
+    let class = GroupVersionKind::gvk("storage.k8s.io", "v1", "StorageClass");
+    let class = ApiResource::from_gvk_with_plural(&class, "storageclasses");
+    let classes: kube::Api<DynamicObject> = kube::Api::all_with(api.sandbox.client(), &class);
+    let annotations = json!({ "storageclass.kubernetes.io/is-default-class": "false" });
+    let no_default = Patch::Merge(json!({ "metadata": { "annotations": annotations } }));
+    classes.patch("standard", &PatchParams::default(), &no_default).await.expect("patched");
+    for (change, possible) in [(r#"{"replicas": 2}"#, false), (r#"{"mem_limit": "4Gi"}"#, true)] {
+        let plan = api.ask("PATCH", "/clusters/acme/search?dry_run=true", &[], change.to_owned()).await.json();
+        assert_eq!(plan["possible"], possible, "{plan:#}");
+        assert_eq!(warned(&plan, "kubectl annotate storageclass"), !possible, "{plan:#}");
+    }
 }
 
 #[tokio::test]
