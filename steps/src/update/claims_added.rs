@@ -30,7 +30,7 @@ impl Step for ClaimsAdded {
         }
         let mut all = Objects::default();
         for claim in &claims {
-            // One that an earlier change has left is as it is; what it lacks in size grows with the others.
+            // One that is there already is as it is; what it lacks in size it gets once its node has started.
             let found = self.cluster.find(claim.kind, claim.namespace.as_deref(), &claim.name, change.mark()).await?;
             match found {
                 Found::Ours(found) if found.metadata.deletion_timestamp.is_none() => all.push(made(claim, &found)?),

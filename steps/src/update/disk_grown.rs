@@ -1,4 +1,7 @@
-//! Step 5, `disk_grown`: makes the disks of the nodes that are there larger, and waits until they are (C5).
+//! Step 5, `disk_grown`: makes the disks larger that are smaller than is asked for, and waits until they are (C5).
+//!
+//! Also where `disk_size` does not change: the claim of a node that somebody has added by hand was made from the template, which
+//! keeps the size that the first disks had (C4).
 //!
 //! A size that was asked for can not be taken back: a rollback that comes this far is parked, with what is larger now.
 
@@ -46,13 +49,14 @@ impl Step for DiskGrown {
 
     async fn run(&self, cx: &StepContext) -> Result<Output, StepError> {
         let change = Change::of(cx)?;
-        if !change.grows_disks() {
+        let sized = change.sized_claims();
+        if sized.is_empty() {
             return Ok(skipped());
         }
         let wanted = &change.after.request.disk_size;
         let mut known = change.after.journaled(cx);
         let mut claims: Vec<Made> = Vec::new();
-        for claim in change.old_claims().into_iter().chain(change.new_claims()) {
+        for claim in sized {
             let found = self.cluster.find(claim.kind, claim.namespace.as_deref(), &claim.name, change.mark()).await?;
             let Found::Ours(found) = found else {
                 return Err(StepError::permanent(format!("{claim} was deleted by somebody else")));
@@ -66,8 +70,8 @@ impl Step for DiskGrown {
             }
             claims.push(one);
         }
-        let old: Vec<Made> = claims.iter().filter(|one| old_names(&change).contains(&one.name)).cloned().collect();
-        cx.wait(self.cluster.wait_grown(&old, wanted, GROWN_WITHIN)).await??;
+        // The nodes are rolled out, so each of them has its volume.
+        cx.wait(self.cluster.wait_grown(&claims, wanted, GROWN_WITHIN)).await??;
         let mut all = Objects::default();
         claims.into_iter().for_each(|claim| all.push(claim));
         output(&change, &all)
@@ -75,18 +79,16 @@ impl Step for DiskGrown {
 
     async fn probe(&self, cx: &StepContext) -> Result<Probe, StepError> {
         let change = Change::of(cx)?;
-        if !change.grows_disks() {
+        let claims = change.sized_claims();
+        if claims.is_empty() {
             return Ok(Probe::Applied { output: skipped() });
         }
-        let mut claims = change.old_claims();
-        claims.extend(change.new_claims());
         let there = match change.after.look(&self.cluster, &claims).await? {
             Seen::All(there) => there,
             Seen::Some(_) | Seen::None => return Ok(Probe::NotApplied),
             Seen::Foreign(detail) => return Ok(Probe::Foreign { detail }),
         };
-        let old: Vec<Made> = there.made.iter().filter(|one| old_names(&change).contains(&one.name)).cloned().collect();
-        Ok(match self.cluster.wait_grown(&old, &change.after.request.disk_size, Duration::ZERO).await {
+        Ok(match self.cluster.wait_grown(&there.made, &change.after.request.disk_size, Duration::ZERO).await {
             Ok(()) => Probe::Applied { output: output(&change, &there)? },
             Err(_) => Probe::NotApplied,
         })
@@ -96,7 +98,7 @@ impl Step for DiskGrown {
         let change = Change::of(cx)?;
         let mut larger = Vec::new();
         for disk in Change::beginning(cx).disks {
-            let claims = change.old_claims();
+            let claims = change.claims(|_| true);
             let Some(claim) = claims.iter().find(|claim| claim.name == disk.claim) else { continue };
             let found = self.cluster.find(claim.kind, claim.namespace.as_deref(), &claim.name, change.mark()).await?;
             let Found::Ours(found) = found else { continue };
@@ -117,12 +119,8 @@ impl Step for DiskGrown {
     }
 }
 
-fn old_names(change: &Change) -> Vec<String> {
-    change.old_claims().into_iter().map(|claim| claim.name).collect()
-}
-
 fn skipped() -> Output {
-    Output::skipped("disk_size does not change")
+    Output::skipped("disk_size does not change, and no node is added")
 }
 
 fn output(change: &Change, there: &Objects) -> Result<Output, StepError> {

@@ -110,7 +110,7 @@ pub async fn rehearse(cluster: &Cluster, input: Input) -> Result<Rehearsal, Step
     let change = Change::from(input)?;
     let mut objects = change.after.objects(Through::Formed, &[Kind::Namespace]);
     objects.extend(change.changed().0);
-    objects.extend(change.claims(|ordinal| change.grows_disks() || ordinal >= change.before.request.replicas));
+    objects.extend(change.sized_claims());
     let verdicts = cluster.rehearse(&objects, Some(change.mark())).await;
     let (refusals, mut warnings) = match update_started::look(cluster, &change).await {
         Ok((_, warnings)) => (Vec::new(), warnings),
@@ -165,6 +165,11 @@ impl Change {
     /// The claims of the nodes that this change adds.
     fn new_claims(&self) -> Vec<Object> {
         self.claims(|ordinal| ordinal >= self.before.request.replicas)
+    }
+
+    /// The claims that are to have the size that is asked for: all if that grows, else those of the nodes that are added.
+    fn sized_claims(&self) -> Vec<Object> {
+        if self.grows_disks() { self.claims(|_| true) } else { self.new_claims() }
     }
 
     fn claims(&self, of: impl Fn(u32) -> bool) -> Vec<Object> {

@@ -409,6 +409,24 @@ async fn a_claim_that_the_controller_has_made_grows_with_the_others() {
     }
 }
 
+/// The template keeps the size that the first disks had: what the controller makes of it grows although `disk_size` stays.
+#[tokio::test(start_paused = true)]
+async fn the_disk_of_a_node_that_somebody_has_added_becomes_as_large_as_the_others() {
+    let mut bench = changing(json!({}), json!({"disk_size": "20Gi"})).await;
+    bench.up_to("").await;
+    follow(&mut bench, &json!({"replicas": 2}));
+    let scaled = Patch::Merge(json!({"spec": {"replicas": 2}}));
+    let ours = PatchParams { field_manager: Some(names::FIELD_MANAGER.to_owned()), ..PatchParams::default() };
+    api(&bench, Kind::StatefulSet).patch(names::STATEFUL_SET, &ours, &scaled).await.expect("scaled");
+    tokio::time::sleep(std::time::Duration::from_secs(600)).await;
+    let claims = api(&bench, Kind::PersistentVolumeClaim);
+    let made = claims.get(&names::claim(1)).await.expect("made");
+    assert_eq!(made.data["spec"]["resources"]["requests"]["storage"], "10Gi");
+    bench.up_to("").await;
+    let grown = claims.get(&names::claim(1)).await.expect("there");
+    assert_eq!(grown.data["status"]["capacity"]["storage"], "20Gi");
+}
+
 /// The controller does not replace a pod that never got ready (C15): the rollback does, and ends once all are ready.
 #[tokio::test(start_paused = true)]
 async fn a_rollback_replaces_the_pods_that_are_stuck_and_waits_until_all_are_ready() {

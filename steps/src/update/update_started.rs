@@ -137,20 +137,23 @@ async fn was_ready(cluster: &Cluster, change: &Change) -> Result<bool, StepError
     Ok(cluster.is_rolled_out(change.namespace(), &there).await?.is_some())
 }
 
-/// The claims of the nodes that are there; each may become as large as is asked for.
+/// The claims that are there, those among them of nodes that are only now asked for: each may become as large as is wanted.
 async fn disks(cluster: &Cluster, change: &Change) -> Result<Vec<Disk>, StepError> {
     let wanted = &change.after.request.disk_size;
+    let old: Vec<String> = change.old_claims().into_iter().map(|claim| claim.name).collect();
     let mut disks = Vec::new();
-    for claim in change.old_claims() {
+    for claim in change.claims(|_| true) {
         let found = cluster.find(claim.kind, claim.namespace.as_deref(), &claim.name, change.mark()).await?;
+        let is_old = old.contains(&claim.name);
+        let must_be_there = is_old && change.grows_disks();
         let found = match found {
             Found::Ours(found) => found,
-            Found::Nothing if change.grows_disks() => {
+            Found::Nothing if must_be_there => {
                 return Err(StepError::permanent(format!(
                     "{claim} is gone: it comes back with its node; change it then"
                 )));
             }
-            Found::Foreign(whose) if change.grows_disks() => {
+            Found::Foreign(whose) if must_be_there => {
                 return Err(StepError::permanent(format!("{claim} {whose}, and is not changed")));
             }
             Found::Nothing | Found::Foreign(_) => continue,
@@ -161,7 +164,9 @@ async fn disks(cluster: &Cluster, change: &Change) -> Result<Vec<Disk>, StepErro
                 "{claim} has {size}, and a disk cannot be made smaller: ask for at least that as disk_size"
             )));
         }
-        if size < *wanted && change.grows_disks() {
+        // One that waits for its first node is bound by the time that it has to grow.
+        let grows_now = if is_old { change.grows_disks() } else { found.data["status"]["phase"] == "Bound" };
+        if size < *wanted && grows_now {
             cluster.may_grow(&found).await?;
         }
         disks.push(Disk { claim: claim.name, size });
