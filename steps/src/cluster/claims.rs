@@ -58,8 +58,9 @@ impl Cluster {
         match found {
             Some(found) if found.allow_volume_expansion == Some(true) => Ok(()),
             Some(found) => {
-                let expands = found.allow_volume_expansion == Some(true);
-                let class_is = format!("StorageClass/{class} has allowVolumeExpansion {expands}");
+                let allows =
+                    found.allow_volume_expansion.map_or_else(|| "unset".to_owned(), |allows| allows.to_string());
+                let class_is = format!("StorageClass/{class} has allowVolumeExpansion {allows}");
                 let claim_has = wish(claim).map(|size| format!("claim {name} has {size}"));
                 let why = format!(
                     "its StorageClass {class} does not allow it: the operator sets allowVolumeExpansion, if its provisioner can \

@@ -422,6 +422,15 @@ fn writes_for_us(kind: Kind, manager: &str) -> bool {
     manager == names::FIELD_MANAGER || (kind == Kind::PersistentVolumeClaim && manager == names::CONTROLLER_MANAGER)
 }
 
+/// Whether this program has applied the object. What a controller has made from a template of ours bears our mark, too.
+#[must_use]
+pub fn is_applied_by_us(object: &DynamicObject) -> bool {
+    let mut managers = object.metadata.managed_fields.iter().flatten();
+    managers.any(|entry| {
+        entry.manager.as_deref() == Some(names::FIELD_MANAGER) && entry.operation.as_deref() == Some("Apply")
+    })
+}
+
 /// Whether the answer to an apply shows an object that this apply has made: no other manager has a field of it yet.
 fn is_made_by_us_alone(answer: &DynamicObject) -> bool {
     let mut managers = answer.metadata.managed_fields.iter().flatten();

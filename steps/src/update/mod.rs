@@ -4,7 +4,8 @@
 //! - The complete intent is rendered twice, as it was and as it shall be; what differs is applied, and in a rollback applied
 //!   back. Both requests are in the journal: a resume reads nothing newer (I11).
 //! - Nodes that have started may hold data and votes. They are never taken away: not by a request, and not by a rollback,
-//!   which is parked instead, until a person has moved both off them.
+//!   which is parked instead, until a person has moved both off them. How their pods look now says nothing of that: what was
+//!   there when the change began is journaled, and stays.
 //! - A disk that has been asked to grow cannot be made smaller again (C5), so that comes last.
 
 mod claims_added;
@@ -18,11 +19,12 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use cairn_engine::{Definition, Effect, ErrorClass, Residue, Step, StepContext, StepError, StepName};
+use kube::api::DynamicObject;
 use serde::{Deserialize, Serialize};
 
-use crate::cluster::Cluster;
 use crate::cluster::rehearse::Rehearsed;
 use crate::cluster::rollout::RolloutRules;
+use crate::cluster::{Cluster, Found, Made};
 use crate::create::plan::{Plan, made_by_all};
 use crate::input::{Input, Origin};
 use crate::names;
@@ -82,10 +84,30 @@ struct Disk {
 struct Beginning {
     #[serde(default)]
     disks: Vec<Disk>,
+    /// The claims of nodes that are only now asked for: somebody scaled the set, and what lies on them is not this change's. A
+    /// journal from before this was looked at has none here: then each claim may have been there.
+    #[serde(default)]
+    later_claims: Option<Vec<Made>>,
+    /// The nodes that the set was to have. More than were asked for, if somebody has added some; then they stay.
+    #[serde(default)]
+    replicas: u32,
     /// All that changes of the workloads was rolled out and ready. A journal from before this was looked at says it was not:
     /// then nothing is waited for.
     #[serde(default)]
     was_ready: bool,
+}
+
+impl Beginning {
+    /// Whether this very claim of a later node was there already.
+    fn had(&self, claim: &Made) -> bool {
+        self.later_claims.iter().flatten().any(|there| there == claim)
+    }
+
+    /// Whether this node had a disk already, or may have had one.
+    fn may_have_had(&self, ordinal: u32) -> bool {
+        let claim = names::claim(ordinal);
+        self.later_claims.as_ref().is_none_or(|claims| claims.iter().any(|there| there.name == claim))
+    }
 }
 
 /// What a change would do.
@@ -157,6 +179,46 @@ impl Change {
         (changed, back)
     }
 
+    /// What a rollback applies: what was rendered differently, as it was. The set keeps the nodes that somebody had added.
+    fn back(&self, beginning: &Beginning) -> Vec<Object> {
+        let (_, mut back) = self.changed();
+        for set in back.iter_mut().filter(|object| object.kind == Kind::StatefulSet) {
+            set.body["spec"]["replicas"] = self.nodes_after_rollback(beginning).into();
+        }
+        back
+    }
+
+    fn nodes_after_rollback(&self, beginning: &Beginning) -> u32 {
+        self.before.request.replicas.max(beginning.replicas)
+    }
+
+    /// Whether a rollback deletes this claim, which a step says it has made.
+    fn takes_back(&self, beginning: &Beginning, claim: &Made) -> bool {
+        !self.origin.knows(claim) && !beginning.had(claim)
+    }
+
+    /// The nodes that the live set is to have; none if there is no set of ours.
+    async fn live_replicas(&self, cluster: &Cluster) -> Result<u32, StepError> {
+        let set = cluster.find(Kind::StatefulSet, Some(self.namespace()), names::STATEFUL_SET, self.mark()).await?;
+        let Found::Ours(set) = set else { return Ok(0) };
+        Ok(replicas_of(&set))
+    }
+
+    /// Refuses to go on where somebody has given the set more nodes than are asked for.
+    fn refuse_fewer_than(&self, live: u32) -> Result<(), StepError> {
+        let wanted = self.after.request.replicas;
+        if live <= wanted {
+            return Ok(());
+        }
+        Err(StepError::permanent(format!(
+            "StatefulSet/{} was scaled to {live} by somebody, and this change would take {} nodes away with what they hold: \
+             ask for `replicas` {live}, or scale it back once nothing is on them: {}",
+            names::STATEFUL_SET,
+            live - wanted,
+            self.scaling_by_hand(self.before.request.replicas)
+        )))
+    }
+
     /// The claims of the nodes that are there.
     fn old_claims(&self) -> Vec<Object> {
         self.claims(|ordinal| ordinal < self.before.request.replicas)
@@ -182,7 +244,6 @@ impl Change {
 
     /// The workloads that change, as they shall be, and as they were.
     fn workloads(&self) -> (Vec<Object>, Vec<Object>) {
-        let is_workload = |object: &Object| matches!(object.kind, Kind::StatefulSet | Kind::Deployment);
         let (mut changed, mut back) = self.changed();
         changed.retain(is_workload);
         back.retain(is_workload);
@@ -210,6 +271,15 @@ impl Change {
     }
 }
 
+fn is_workload(object: &Object) -> bool {
+    matches!(object.kind, Kind::StatefulSet | Kind::Deployment)
+}
+
+/// The nodes that a set is to have: one, where it does not say.
+fn replicas_of(set: &DynamicObject) -> u32 {
+    set.data["spec"]["replicas"].as_u64().and_then(|replicas| replicas.try_into().ok()).unwrap_or(1)
+}
+
 /// What a rollback of a change has left: the claims that it made and that are there. What it changed is changed back, or its
 /// compensation says why not.
 struct Added {
@@ -220,8 +290,8 @@ struct Added {
 impl Residue for Added {
     async fn look(&self, cx: &StepContext) -> Result<Vec<String>, StepError> {
         let change = Change::of(cx)?;
-        let mut made = made_by_all(cx);
-        made.retain(|one| one.kind() == Some(Kind::PersistentVolumeClaim) && !change.origin.knows(one));
+        let (beginning, mut made) = (Change::beginning(cx), made_by_all(cx));
+        made.retain(|one| one.kind() == Some(Kind::PersistentVolumeClaim) && change.takes_back(&beginning, one));
         let mut there = self.cluster.marked(change.namespace(), change.mark()).await?;
         there.retain(|marked| made.contains(&marked.made));
         let objects: Vec<String> = there.iter().map(|marked| marked.text.clone()).collect();

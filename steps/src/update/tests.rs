@@ -1,6 +1,8 @@
 //! Every step of a change on the sandbox: run twice, probed before and after, compensated twice, compensated without ever having
 //! run; what a rollback restores, and what it must not take away.
 
+mod scaled;
+
 use cairn_engine::{ErrorClass, Probe};
 use kube::api::{DeleteParams, Patch, PatchParams};
 use serde_json::{Value, json};

@@ -6,11 +6,13 @@ use async_trait::async_trait;
 use cairn_engine::{ErrorClass, Output, Probe, RetryPolicy, Step, StepContext, StepError, StepName};
 use serde::Serialize;
 
-use super::Change;
+use super::{Beginning, Change, is_workload, update_rolled_out};
 use crate::cluster::compare;
 use crate::cluster::rollout::RolloutRules;
 use crate::cluster::{Cluster, Found};
 use crate::create::plan::{Objects, Seen};
+use crate::names;
+use crate::render::Object;
 
 /// The step's name, and the status of its report.
 pub(super) const NAME: &str = "update_applied";
@@ -43,6 +45,8 @@ impl Step for UpdateApplied {
         if changed.is_empty() {
             return Ok(skipped());
         }
+        // Once more: hours may have passed since the first step looked.
+        change.refuse_fewer_than(change.live_replicas(&self.cluster).await?)?;
         output(change.after.apply(cx, &self.cluster, &changed).await?)
     }
 
@@ -60,28 +64,30 @@ impl Step for UpdateApplied {
     }
 
     async fn compensate(&self, cx: &StepContext) -> Result<String, StepError> {
-        let change = Change::of(cx)?;
-        let (_, back) = change.changed();
+        let (change, beginning) = (Change::of(cx)?, Change::beginning(cx));
+        let back = change.back(&beginning);
         if back.is_empty() {
             return Ok("nothing was changed".to_owned());
         }
         let mut said = "everything is as it was".to_owned();
         if !matches!(change.before.look(&self.cluster, &back).await?, Seen::All(_)) {
-            self.refuse_taking_nodes(&change).await?;
-            let applied = match change.before.apply(cx, &self.cluster, &back).await {
-                // What kept the change from being applied keeps this from it as well: a field that somebody else has taken over.
-                Err(refused) if refused.failure.class == ErrorClass::Permanent && !self.is_begun(&change).await? => {
+            let applied = match self.apply_back(cx, &change, &beginning, &back).await {
+                // What kept the change from being applied keeps this from it as well: a field that somebody else has taken over,
+                // nodes that somebody has added meanwhile.
+                Err(refused)
+                    if refused.failure.class == ErrorClass::Permanent && !self.is_begun(&change, &back).await? =>
+                {
                     return Ok("nothing of it was applied".to_owned());
                 }
                 applied => applied?,
             };
             said = format!("applied {} as before", applied.objects.join(" and "));
         }
-        let (_, workloads) = change.workloads();
+        let workloads: Vec<Object> = back.into_iter().filter(is_workload).collect();
         if workloads.is_empty() {
             return Ok(said);
         }
-        if !Change::beginning(cx).was_ready {
+        if !beginning.was_ready {
             return Ok(format!("{said}; it was not ready before either"));
         }
         let ready = change.before.roll_out(cx, &self.cluster, &workloads, &self.rules).await;
@@ -94,10 +100,21 @@ impl Step for UpdateApplied {
 }
 
 impl UpdateApplied {
+    async fn apply_back(
+        &self,
+        cx: &StepContext,
+        change: &Change,
+        beginning: &Beginning,
+        back: &[Object],
+    ) -> Result<Objects, StepError> {
+        self.refuse_taking_nodes(cx, change, beginning).await?;
+        change.before.apply(cx, &self.cluster, back).await
+    }
+
     /// Whether the cluster has any value that this change was to bring: an object takes the whole of an apply, or nothing. Where it
     /// brings none and only takes some away, nobody can tell.
-    async fn is_begun(&self, change: &Change) -> Result<bool, StepError> {
-        let (changed, back) = change.changed();
+    async fn is_begun(&self, change: &Change, back: &[Object]) -> Result<bool, StepError> {
+        let (changed, _) = change.changed();
         for object in changed {
             let found =
                 self.cluster.find(object.kind, object.namespace.as_deref(), &object.name, change.mark()).await?;
@@ -112,21 +129,46 @@ impl UpdateApplied {
         Ok(false)
     }
 
-    /// A node that has started may hold the only copy of a shard, and a vote: a rollback does not take it away.
-    async fn refuse_taking_nodes(&self, change: &Change) -> Result<(), StepError> {
-        let (from, to) = (change.before.request.replicas, change.after.request.replicas);
-        if to <= from {
-            return Ok(());
+    /// A node that has started may hold the only copy of a shard, and a vote: a rollback does not take it away. Its pod may have been
+    /// replaced since, and says nothing then: so may have started what this change is not known to have brought.
+    async fn refuse_taking_nodes(
+        &self,
+        cx: &StepContext,
+        change: &Change,
+        beginning: &Beginning,
+    ) -> Result<(), StepError> {
+        let (stay, asked) = (change.nodes_after_rollback(beginning), change.after.request.replicas);
+        let live = change.live_replicas(&self.cluster).await?;
+        let mut started = self.cluster.nodes_started(change.namespace(), stay).await?;
+        let mut others = Vec::new();
+        let were_ready = cx.output(&update_rolled_out::NAME.into()).is_some();
+        for ordinal in stay..live {
+            let node = names::node(ordinal);
+            if started.contains(&node) {
+                continue;
+            }
+            if ordinal >= asked || beginning.may_have_had(ordinal) {
+                others.push(node);
+            } else if were_ready {
+                started.push(node);
+            }
         }
-        let started = self.cluster.nodes_started(change.namespace(), from).await?;
-        if started.is_empty() {
+        let mut why = Vec::new();
+        if !started.is_empty() {
+            why.push(format!("{} have started", started.join(" and ")));
+        }
+        if !others.is_empty() {
+            why.push(format!("{} have disks that this change is not known to have made", others.join(" and ")));
+        }
+        if why.is_empty() {
             return Ok(());
         }
         Err(StepError::permanent(format!(
-            "{} have started, and may hold data and votes: move both off them, scale the set back with {}, and retry; or end \
-             this change by force, which leaves them, and ask for `replicas` {to} again",
-            started.join(" and "),
-            change.scaling_by_hand(from)
+            "{}, and may hold data and votes: move both off them, scale the set back with {}, and retry; or end this change by \
+             force, which leaves them, and ask for `replicas` {} again",
+            why.join("; "),
+            change.scaling_by_hand(stay),
+            asked.max(live)
         )))
     }
 }

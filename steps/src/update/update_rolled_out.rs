@@ -43,6 +43,8 @@ impl Step for UpdateRolledOut {
         if workloads.is_empty() {
             return Ok(skipped());
         }
+        // This applies them again, and somebody may have added nodes since.
+        change.refuse_fewer_than(change.live_replicas(&self.cluster).await?)?;
         let (workloads, _) = change.after.roll_out(cx, &self.cluster, &workloads, &self.rules).await?;
         // "Ready" is not "formed": once, and whatever it says, for the pods are as they should be.
         let health = cx.wait(self.cluster.health(change.namespace())).await?;

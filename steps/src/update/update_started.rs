@@ -7,9 +7,9 @@ use cairn_engine::{Output, Probe, Step, StepContext, StepError, StepName};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{Beginning, Change, Disk};
+use super::{Beginning, Change, Disk, replicas_of};
 use crate::cluster::claims::wish;
-use crate::cluster::{Cluster, Found, made};
+use crate::cluster::{Cluster, Found, Made, made};
 use crate::create::gpus;
 use crate::names;
 use crate::render::Kind;
@@ -48,8 +48,8 @@ impl Step for UpdateStarted {
 
     async fn run(&self, cx: &StepContext) -> Result<Output, StepError> {
         let change = Change::of(cx)?;
-        let (disks, warnings) = look(&self.cluster, &change).await?;
-        let beginning = Beginning { disks, was_ready: was_ready(&self.cluster, &change).await? };
+        let (mut beginning, warnings) = look(&self.cluster, &change).await?;
+        beginning.was_ready = was_ready(&self.cluster, &change).await?;
         let request = change.after.request.clone();
         let changes: Vec<FieldChange> = change
             .before
@@ -81,22 +81,23 @@ impl Step for UpdateStarted {
     }
 }
 
-/// Holds the change against the live cluster: the disks as they are, and what there is to warn of.
+/// Holds the change against the live cluster: what is there, save whether it is ready, and what there is to warn of.
 ///
 /// # Errors
 /// [`StepError`]: permanent if it cannot work out, with the way out; else by the table of [`crate::cluster::errors`].
-pub(super) async fn look(cluster: &Cluster, change: &Change) -> Result<(Vec<Disk>, Vec<String>), StepError> {
-    set_is_ours(cluster, change).await?;
-    let disks = disks(cluster, change).await?;
+pub(super) async fn look(cluster: &Cluster, change: &Change) -> Result<(Beginning, Vec<String>), StepError> {
+    let replicas = set_is_ours(cluster, change).await?;
+    let (disks, later_claims) = disks(cluster, change).await?;
     let request = &change.after.request;
     let mut warnings = VectorSizing::of(request).warnings(request);
     if request.gpu_count > change.before.request.gpu_count {
         warnings.extend(gpus(cluster, request).await?);
     }
-    Ok((disks, warnings))
+    Ok((Beginning { disks, later_claims: Some(later_claims), replicas, was_ready: false }, warnings))
 }
 
-async fn set_is_ours(cluster: &Cluster, change: &Change) -> Result<(), StepError> {
+/// The nodes that the set is to have, which is ours, and which the change takes none from.
+async fn set_is_ours(cluster: &Cluster, change: &Change) -> Result<u32, StepError> {
     let set = format!("StatefulSet/{}", names::STATEFUL_SET);
     let refused = |why: String| Err(StepError::permanent(format!("{set} {why}")));
     let namespace = Some(change.namespace());
@@ -109,17 +110,9 @@ async fn set_is_ours(cluster: &Cluster, change: &Change) -> Result<(), StepError
             refused("is being deleted by somebody".to_owned())
         }
         Found::Ours(found) => {
-            let live = found.data["spec"]["replicas"].as_u64().unwrap_or_default();
-            let wanted = u64::from(change.after.request.replicas);
-            if live <= wanted {
-                return Ok(());
-            }
-            refused(format!(
-                "was scaled to {live} by somebody, and this change would take {} nodes away with what they hold: \
-                 ask for `replicas` {live}, or scale it back once nothing is on them: {}",
-                live - wanted,
-                change.scaling_by_hand(change.before.request.replicas)
-            ))
+            let live = replicas_of(&found);
+            change.refuse_fewer_than(live)?;
+            Ok(live)
         }
     }
 }
@@ -137,11 +130,12 @@ async fn was_ready(cluster: &Cluster, change: &Change) -> Result<bool, StepError
     Ok(cluster.is_rolled_out(change.namespace(), &there).await?.is_some())
 }
 
-/// The claims that are there, those among them of nodes that are only now asked for: each may become as large as is wanted.
-async fn disks(cluster: &Cluster, change: &Change) -> Result<Vec<Disk>, StepError> {
+/// The claims that are there, each of which may become as large as is wanted; and which of them are of nodes that are only now
+/// asked for.
+async fn disks(cluster: &Cluster, change: &Change) -> Result<(Vec<Disk>, Vec<Made>), StepError> {
     let wanted = &change.after.request.disk_size;
     let old: Vec<String> = change.old_claims().into_iter().map(|claim| claim.name).collect();
-    let mut disks = Vec::new();
+    let (mut disks, mut later) = (Vec::new(), Vec::new());
     for claim in change.claims(|_| true) {
         let found = cluster.find(claim.kind, claim.namespace.as_deref(), &claim.name, change.mark()).await?;
         let is_old = old.contains(&claim.name);
@@ -158,6 +152,9 @@ async fn disks(cluster: &Cluster, change: &Change) -> Result<Vec<Disk>, StepErro
             }
             Found::Nothing | Found::Foreign(_) => continue,
         };
+        if !is_old {
+            later.push(made(&claim, &found)?);
+        }
         let Some(size) = wish(&found) else { continue };
         if size > *wanted && change.grows_disks() {
             return Err(StepError::permanent(format!(
@@ -171,5 +168,5 @@ async fn disks(cluster: &Cluster, change: &Change) -> Result<Vec<Disk>, StepErro
         }
         disks.push(Disk { claim: claim.name, size });
     }
-    Ok(disks)
+    Ok((disks, later))
 }
