@@ -167,3 +167,90 @@ impl States {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        fact::Effect,
+        ids::Sequence,
+        store::{
+            MemoryStore,
+            tests::samples::{failure, run, submitted, success},
+        },
+    };
+
+    /// A view in memory that cannot be written once, after so many entries.
+    #[derive(Default)]
+    struct View {
+        cursor: CommitNumber,
+        taken: Vec<(WorkflowId, Sequence)>,
+        fails_after: Option<usize>,
+    }
+
+    impl Projection for View {
+        fn name(&self) -> &'static str {
+            "test"
+        }
+
+        fn cursor(&mut self, _: &dyn Store) -> io::Result<CommitNumber> {
+            Ok(self.cursor)
+        }
+
+        fn project(&mut self, entry: &Entry, state: &WorkflowState) -> io::Result<()> {
+            assert_eq!((entry.workflow, entry.sequence), (state.id(), state.sequence()));
+            if self.fails_after == Some(self.taken.len()) {
+                self.fails_after = None;
+                return Err(io::Error::other("no room"));
+            }
+            self.taken.push((entry.workflow, entry.sequence));
+            Ok(())
+        }
+
+        fn commit(&mut self, last: &Commit, store: &dyn Store) -> io::Result<()> {
+            for commit in store.commits(self.cursor, usize::MAX).map_err(io::Error::other)? {
+                let is_taken = |entry: &Entry| self.taken.contains(&(entry.workflow, entry.sequence));
+                assert!(commit.number > last.number || commit.entries.iter().all(is_taken), "the cursor goes first");
+            }
+            self.cursor = last.number;
+            Ok(())
+        }
+    }
+
+    fn journal() -> MemoryStore {
+        let store = MemoryStore::new();
+        run(&store, 1, submitted(Effect::Create, "acme", "search"), failure());
+        run(&store, 2, submitted(Effect::Create, "acme", "other"), success());
+        store
+    }
+
+    fn all(store: &dyn Store) -> Vec<(WorkflowId, Sequence)> {
+        let commits = store.commits(CommitNumber(0), usize::MAX).expect("it reads");
+        commits.iter().flat_map(|commit| &commit.entries).map(|entry| (entry.workflow, entry.sequence)).collect()
+    }
+
+    /// I19: wherever a view cannot be written, it begins again from where its cursor was, and has everything in the end.
+    #[test]
+    fn wherever_a_view_cannot_be_written_it_begins_again_from_its_cursor() {
+        let store = journal();
+        let all = all(&store);
+        for fails_after in 0..all.len() {
+            let mut view = View { fails_after: Some(fails_after), ..View::default() };
+            catch_up(&store, &mut view).expect_err("there is no room");
+            assert_eq!(view.cursor, CommitNumber(0), "nothing of the batch is sure");
+            assert_eq!(catch_up(&store, &mut view).expect("there is room again"), store.head().0);
+            assert_eq!(view.taken[fails_after..], all);
+        }
+    }
+
+    /// The same for the task that follows a running engine, whose states outlive a batch.
+    #[test]
+    fn a_view_that_follows_an_engine_takes_in_each_entry_once_and_moves_its_cursor_last() {
+        let store = journal();
+        let (mut view, mut states) = (View::default(), States::default());
+        for until in 0..=store.head().0.0 {
+            advance(&store, &mut view, &mut states, CommitNumber(until)).expect("it can be written");
+        }
+        assert_eq!((view.taken, view.cursor), (all(&store), store.head().0));
+    }
+}

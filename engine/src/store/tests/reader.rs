@@ -171,3 +171,23 @@ fn a_frame_that_does_not_decode_is_named_by_its_commit_although_its_checksum_is_
     let bad = LogReader::open(dir.path()).expect("it reads").find_map(Result::err).expect("it is damaged");
     assert_eq!(bad.commit, Some(number), "{bad}");
 }
+
+/// I27: who forges an entry can make its hash right, and that of its commit; not that of what stood before it.
+#[test]
+fn an_entry_that_does_not_follow_the_one_before_is_named_although_its_hash_is_right() {
+    let good = some_commits();
+    let mut verifier = Verifier::default();
+    for commit in &good[..2] {
+        verifier.check(commit).expect("it is good");
+    }
+    let mut forged = good[2].clone();
+    forged.entries.truncate(2);
+    let bytes = crate::journal::codec::encode_fact(&forged.entries[1].fact).expect("it fits");
+    let entry = &mut forged.entries[1];
+    entry.previous.0[0] ^= 1;
+    let (workflow, sequence, token, time, previous) =
+        (entry.workflow, entry.sequence, entry.token, entry.time, entry.previous);
+    entry.hash = crate::journal::chain::entry_hash(workflow, sequence, token, time, previous, 1, &bytes);
+    let bad = verifier.check(&forged).expect_err("it does not follow");
+    assert!(bad.to_string().contains("the previous hash is another"), "{bad}");
+}
