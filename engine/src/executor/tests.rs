@@ -208,9 +208,11 @@ async fn a_transient_failure_is_tried_again_at_a_journaled_time_until_the_policy
     assert_eq!(state.outcome(), Some(Outcome::Failed));
     let runs = world.calls().iter().filter(|call| *call == "run second").count();
     assert_eq!(runs, 3, "as often as its policy says");
-    for entry in engine.entries(workflow).await.unwrap() {
+    let entries = engine.entries(workflow).await.unwrap();
+    for (entry, next) in entries.iter().zip(&entries[1..]) {
         if let Fact::AttemptFailed { attempt, retry_at, .. } = entry.fact {
             assert_eq!(retry_at.is_some(), attempt < Attempt(3));
+            assert!(retry_at.is_none_or(|at| next.time >= at), "it did not wait: {next:?}");
         }
     }
 }
@@ -281,6 +283,20 @@ async fn a_cancel_ends_a_wait_and_rolls_back() {
     assert!(world.there().is_empty());
     let again = engine.cancel(workflow, who(), false).await;
     assert!(matches!(again, Err(ControlError::NotNow { .. })), "{again:?}");
+}
+
+/// I13: an attempt that has failed may have left something, whether another one follows or not.
+#[tokio::test(start_paused = true)]
+async fn a_cancel_between_two_attempts_of_a_step_takes_that_step_back_as_well() {
+    let world = Arc::new(World::default());
+    world.will("second", 1, Act::Fail(ErrorClass::Transient));
+    let (engine, _) = engine(&world).await;
+    let workflow = submit(&engine).await;
+    engine.grown(workflow, crate::Sequence(4)).await;
+    engine.cancel(workflow, who(), false).await.unwrap();
+    let state = engine.settled(workflow).await.unwrap();
+    assert_eq!(state.outcome(), Some(Outcome::Cancelled));
+    assert_eq!(world.calls()[2..], ["probe second", "compensate second", "compensate first", "look for residue"]);
 }
 
 #[tokio::test(start_paused = true)]
