@@ -318,6 +318,7 @@ fn open_db(path: &Path) -> Result<Db, Unusable> {
             .cache_capacity(CACHE_BYTES)
             .segment_size(SEGMENT_BYTES)
             .flush_every_ms(Some(FLUSH_EVERY_MS));
+        remove_unfinished(path).map_err(|error| error.to_string())?;
         let (to, from) = mpsc::channel();
         let opening = std::thread::Builder::new().name("cairn-index-open".to_owned());
         let opening = opening.spawn(move || {
@@ -335,6 +336,23 @@ fn open_db(path: &Path) -> Result<Db, Unusable> {
             Err(_) => return Err(format!("it did not open within {} s", OPENS_WITHIN.as_secs()).into()),
         }
     }
+}
+
+/// Removes snapshots that a kill has cut short: sled would take such a one for its newest, and not open.
+fn remove_unfinished(path: &Path) -> io::Result<()> {
+    let Ok(db) = File::open(path.join("db")) else { return Ok(()) };
+    // Held: the last opening has not let go yet, and may still be writing one.
+    if db.try_lock().is_err() {
+        return Ok(());
+    }
+    for entry in fs::read_dir(path)? {
+        let entry = entry?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if name.starts_with("snap.") && name.ends_with(".generating") {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 /// `DATA/lock` keeps other processes out: it is this process's own last opening that has not let go yet.

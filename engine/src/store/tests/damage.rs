@@ -332,6 +332,19 @@ fn an_index_that_is_gone_or_unreadable_is_made_again_from_the_log() {
     assert_eq!(journal.opens_whole().rebuilt.as_deref(), Some("it panicked"));
 }
 
+/// Killed while sled writes a snapshot, the index was called unreadable, by `verify` too, and made again: sled took the piece
+/// for its newest snapshot.
+#[test]
+fn an_index_whose_snapshot_was_cut_short_is_opened_as_it_was_before() {
+    let mut journal = Journal::new();
+    let piece = journal.index().join("snap.FFFFFFFFFFFFFFFF.generating");
+    fs::write(&piece, b"half of a snapshot").expect("it takes a write");
+    assert_eq!(check_index(journal.dir.path()).expect("it can be looked at").differences, [""; 0]);
+    let report = journal.opens_whole();
+    assert!(report.rebuilt.is_none() && report.caught_up == 0, "{report:?}");
+    assert!(!piece.exists());
+}
+
 #[test]
 fn bits_flipped_in_the_index_cost_nothing() {
     let mut journal = Journal::new();
