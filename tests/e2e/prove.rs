@@ -1,6 +1,6 @@
 //! `cairn prove`: a sample of its points, and what it says of itself.
 
-use anyhow::ensure;
+use anyhow::{Context as _, ensure};
 use cairn_tests::{
     program::{cairn, run},
     site::seed,
@@ -15,8 +15,10 @@ async fn a_sample_of_the_proof_finds_no_violation_and_tells_its_seed() -> anyhow
     for words in ["40 of ", "points 40,", "violations 0;", &format!("seed {seed}")] {
         ensure!(proved.output.contains(words), "{words} is not in:\n{}", proved.output);
     }
-    // A sweep that comes to none of its points proves nothing.
-    ensure!(!proved.output.contains("(40 of"), "{}", proved.output);
+    // Runs differ by a few calls. A sweep that comes to few of its points proves little.
+    let missed = proved.output.split_once(", not come to ").and_then(|(_, rest)| rest.split_once(','));
+    let missed: usize = missed.context("it does not say how many it missed")?.0.parse()?;
+    ensure!(missed <= 10, "{missed} points were not come to:\n{}", proved.output);
     println!("{}", proved.output);
     Ok(())
 }

@@ -55,18 +55,18 @@ pub(crate) async fn run(args: ProveArgs) -> anyhow::Result<ExitCode> {
     telemetry::start(LogFormat::Human, "error")?;
     let directory = tempfile::Builder::new().prefix("cairn-prove-").tempdir().context("no temporary directory")?;
     let mut proof = Proof::new(&args, directory.path());
-    let ended = tokio::select! {
-        ended = proof.sweep(&args) => ended,
-        () = signals.end() => Err(anyhow::anyhow!("interrupted: what was tried so far proves little")),
+    let swept = tokio::select! {
+        swept = proof.sweep(&args) => Some(swept),
+        () = signals.end() => None,
     };
     proof.bar.finish_and_clear();
-    ended?;
     let violations = proof.conclude();
-    if violations == 0 {
-        return Ok(ExitCode::SUCCESS);
+    let is_interrupted = swept.is_none();
+    let swept = swept.unwrap_or_else(|| Err(anyhow::anyhow!("interrupted: what was tried so far proves little")));
+    if violations > 0 || (swept.is_err() && !is_interrupted) {
+        out!("the journals and the logs of the engines are in {}", directory.keep().display());
     }
-    out!("the journals and the logs of the engines are in {}", directory.keep().display());
-    Ok(ExitCode::FAILURE)
+    swept.map(|()| if violations == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// A group of points in one world.
@@ -221,15 +221,19 @@ impl Proof {
         let told = self.rows.iter().flat_map(|row| &row.violations).chain(&self.journals);
         let violations = told.clone().count();
         out!(
-            "\npoints {}, resumed {}, rolled back {}, violations {violations}; {}, seed {}",
+            "\npoints {}, resumed {}, rolled back {}, not come to {}, violations {violations}; {}, seed {}",
             sum(|row| row.points),
             sum(|row| row.resumed),
             sum(|row| row.rolled_back),
+            sum(|row| row.missed),
             HumanDuration(self.began.elapsed()),
             self.seed
         );
         for violation in told.take(TOLD_MAX) {
             out!("  ✘ {violation}");
+        }
+        if violations > TOLD_MAX {
+            out!("  and {} more", violations - TOLD_MAX);
         }
         violations
     }
@@ -249,8 +253,8 @@ impl Row {
         self.points += 1;
         match tried {
             Ok(tried) => {
-                self.missed += usize::from(!tried.reached);
                 match tried.outcome {
+                    _ if !tried.reached => self.missed += 1,
                     Outcome::Succeeded => self.resumed += 1,
                     Outcome::Failed | Outcome::Cancelled => self.rolled_back += 1,
                 }
@@ -266,9 +270,8 @@ impl Row {
 
     fn tell(&self) {
         let Self { points, missed, resumed, rolled_back, violations, .. } = self;
-        let missed = if *missed > 0 { format!(" ({missed} of the points were not come to)") } else { String::new() };
         out!(
-            "    {:<36} {points:>4} points {resumed:>4} resumed {rolled_back:>4} rolled back {:>3} violations{missed}",
+            "    {:<36} {points:>4} points {resumed:>4} resumed {rolled_back:>4} rolled back {missed:>4} not come to {:>3} violations",
             self.trouble.title(),
             violations.len()
         );

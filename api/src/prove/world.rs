@@ -22,7 +22,7 @@ use serde_json::{Value, json};
 
 use super::{
     judge::{End, Name, made, violations},
-    points::{Creation, Point, Trouble},
+    points::{Creation, Point, Side, Trouble},
 };
 use crate::{
     command::RunningSandbox,
@@ -55,6 +55,15 @@ pub(super) struct Tried {
     pub(super) reached: bool,
     pub(super) outcome: Outcome,
     pub(super) violations: Vec<String>,
+}
+
+/// How a disturbed creation came through.
+struct Came {
+    /// It came to the point where it was to be disturbed.
+    reached: bool,
+    /// Its submission was on the disk when the engine was killed, and the next one does not know it.
+    lost: bool,
+    end: End,
 }
 
 pub(super) struct World {
@@ -123,9 +132,14 @@ impl World {
             }
         };
         let disturbed = tokio::time::timeout(TIME_MAX, disturbed).await;
-        let (reached, end) = disturbed.unwrap_or_else(|_| bail!("it has not ended within {} s", TIME_MAX.as_secs()))?;
-        let sandbox = &self.sandbox.sandbox;
-        let violations = violations(&end, self.creation.failing.is_some(), whole, sandbox);
+        // What has not fired yet is not for the next one.
+        self.sandbox.sandbox.faults().clear();
+        let came = disturbed.unwrap_or_else(|_| bail!("it has not ended within {} s", TIME_MAX.as_secs()));
+        let Came { reached, lost, end } = came?;
+        let mut violations = violations(&end, self.creation.failing.is_some(), whole, &self.sandbox.sandbox);
+        if lost {
+            violations.push("its submission was on the disk, and is lost".to_owned());
+        }
         if end.outcome == Outcome::Succeeded {
             // Room for the next one: the cluster's nodes are as large as real ones.
             self.namespaces().delete(&end.namespace, &DeleteParams::default()).await.context("making room")?;
@@ -156,7 +170,7 @@ impl World {
     }
 
     /// Before an append is written or after it is durable the engine kills itself, as no other process could that exactly.
-    async fn killed_by_itself(&mut self, point: Point) -> anyhow::Result<(bool, End)> {
+    async fn killed_by_itself(&mut self, point: Point) -> anyhow::Result<Came> {
         if let Some(engine) = self.engine.take() {
             engine.kill().await?;
         }
@@ -173,11 +187,14 @@ impl World {
         } else {
             engine.stop().await?;
         }
-        Ok((reached, self.undisturbed().await?))
+        // The first append is the submission's.
+        let submitted = point.number > 1 || point.side == Side::After;
+        let lost = reached && submitted && !self.is_known().await?;
+        Ok(Came { reached, lost, end: self.undisturbed().await? })
     }
 
     /// The cluster does not answer the call, and the engine is killed while it waits.
-    async fn killed_at_call(&mut self, point: Point) -> anyhow::Result<(bool, End)> {
+    async fn killed_at_call(&mut self, point: Point) -> anyhow::Result<Came> {
         self.engine().await?;
         let client = self.client()?;
         let faults = self.sandbox.sandbox.faults();
@@ -193,17 +210,26 @@ impl World {
             engine.kill().await?;
         }
         self.sandbox.sandbox.faults().remove(id);
-        Ok((reached, self.undisturbed().await?))
+        // Nothing is called before the submission is on the disk.
+        let lost = reached && !self.is_known().await?;
+        Ok(Came { reached, lost, end: self.undisturbed().await? })
     }
 
     /// The connection breaks before the call is executed, or instead of its answer.
-    async fn lost(&mut self, point: Point) -> anyhow::Result<(bool, End)> {
+    async fn lost(&mut self, point: Point) -> anyhow::Result<Came> {
         self.engine().await?;
         let id = self.sandbox.sandbox.faults().add(point.fault().context("a fault of the cluster's")?);
         let end = self.undisturbed().await;
         let fired = self.sandbox.sandbox.faults().list().iter().any(|fault| fault.id == id && fault.fired > 0);
         self.sandbox.sandbox.faults().remove(id);
-        Ok((fired, end?))
+        Ok(Came { reached: fired, lost: false, end: end? })
+    }
+
+    /// Whether an engine that has just started knows the creation, before anybody asks for it again.
+    async fn is_known(&mut self) -> anyhow::Result<bool> {
+        self.engine().await?;
+        let listed = self.client()?.get(&format!("/workflows?user={USER}&service_name={}", self.service())).await?;
+        Ok(listed["workflows"].as_array().is_some_and(|workflows| !workflows.is_empty()))
     }
 
     /// Asks for the creation, or asks again with the same key, until it has ended.
