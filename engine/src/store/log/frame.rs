@@ -7,7 +7,7 @@
 use crate::{ids::CommitNumber, journal::codec};
 
 /// Length and checksum.
-const HEAD_BYTES: usize = 8;
+pub(super) const HEAD_BYTES: usize = 8;
 
 /// The last byte: where it is missing, the write did not get that far.
 const END: u8 = 0xe5;
@@ -90,6 +90,10 @@ pub(super) fn is_torn(bytes: &[u8], offset: usize) -> bool {
     if commits_after(bytes, offset + 1).next().is_some() || is_whole_but_for_its_length(&written[..=last]) {
         return false;
     }
+    // Too little for a commit: what is left of a head.
+    if last < HEAD_BYTES {
+        return true;
+    }
     // A length of which a sector took the beginning says nothing.
     if has_lost_its_length(bytes, offset) {
         return true;
@@ -156,6 +160,24 @@ mod tests {
         let mut bytes: Vec<u8> = frames.iter().flat_map(|payload| encode(payload)).collect();
         bytes.resize(4 * 1024, 0);
         bytes
+    }
+
+    /// A cut zeroes the torn frame from behind its head, and then the head: wherever the power fails in between, it is torn still.
+    #[test]
+    fn what_is_left_of_a_cut_that_was_cut_short_is_torn() {
+        let frame = encode(&[7; 200]);
+        let torn = frame.len() / 2;
+        for zeroed in HEAD_BYTES..torn {
+            let mut bytes = vec![0; 4096];
+            bytes[..torn].copy_from_slice(&frame[..torn]);
+            bytes[HEAD_BYTES..=zeroed].fill(0);
+            assert!(is_torn(&bytes, 0), "{zeroed} bytes of it are zero");
+        }
+        for zeroed in 0..HEAD_BYTES {
+            let mut bytes = vec![0; 4096];
+            bytes[zeroed..HEAD_BYTES].copy_from_slice(&frame[zeroed..HEAD_BYTES]);
+            assert!(at(&bytes, 0) == Found::End || is_torn(&bytes, 0), "{zeroed} bytes of its head are zero");
+        }
     }
 
     /// The sector with the first byte of the length was never written: the rest claims a length that is too small.

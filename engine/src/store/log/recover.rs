@@ -338,7 +338,11 @@ impl Walk<'_> {
         if !written_anew {
             let failed = |source| StoreError::Io { action: "cut the torn end of", path: path.to_owned(), source };
             let file = OpenOptions::new().write(true).open(path).map_err(failed)?;
-            file.write_all_at(&zeros, offset as u64).and_then(|()| file.sync_all()).map_err(failed)?;
+            // The head goes last: what is left of a cut that was itself cut short is known by it for what it is.
+            let (head, rest) = zeros.split_at(zeros.len().min(frame::HEAD_BYTES));
+            for (zeros, at) in [(rest, offset + head.len()), (head, offset)] {
+                file.write_all_at(zeros, at as u64).and_then(|()| file.sync_all()).map_err(failed)?;
+            }
         }
         let file = path.file_name().map(|name| format!("log/{}", name.to_string_lossy())).unwrap_or_default();
         tracing::warn!(file, offset, bytes = zeros.len(), "cut the end of the log: a write that was never finished");
