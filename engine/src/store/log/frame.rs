@@ -90,8 +90,8 @@ pub(super) fn is_torn(bytes: &[u8], offset: usize) -> bool {
     if commits_after(bytes, offset + 1).next().is_some() || is_whole_but_for_its_length(&written[..=last]) {
         return false;
     }
-    // Too little for a commit: what is left of a head.
-    if last < HEAD_BYTES {
+    // What is left of a head of which a cut has zeroed the length. A file that ends here has one.
+    if last < HEAD_BYTES && written.starts_with(&[0; 4]) {
         return true;
     }
     // A length of which a sector took the beginning says nothing.
