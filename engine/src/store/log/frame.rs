@@ -94,7 +94,7 @@ pub(super) fn is_torn(bytes: &[u8], offset: usize) -> bool {
     if last < HEAD_BYTES && written.starts_with(&[0; 4]) {
         return true;
     }
-    // A length of which a sector took the beginning says nothing.
+    // A length of which a sector took a part says nothing.
     if has_lost_its_length(bytes, offset) {
         return true;
     }
@@ -119,11 +119,12 @@ pub(super) fn is_torn(bytes: &[u8], offset: usize) -> bool {
     false
 }
 
-/// Whether the length stands across the border of two sectors, and what stands in the first is zero: as if that sector
+/// Whether the length ends at the border of a sector or stands across it, and one side of that is zero: as if that sector
 /// was never written.
 fn has_lost_its_length(bytes: &[u8], offset: usize) -> bool {
     let border = (offset / SECTOR_BYTES + 1) * SECTOR_BYTES;
-    border < offset + 4 && bytes.get(offset..border).is_some_and(|lost| lost.iter().all(|byte| *byte == 0))
+    let is_lost = |from: usize, to: usize| bytes.get(from..to).is_some_and(|lost| lost.iter().all(|byte| *byte == 0));
+    border <= offset + 4 && (is_lost(offset, border) || is_lost(border, border + SECTOR_BYTES))
 }
 
 /// The payload of a last frame that lacks nothing but what a lost sector took of its length: its checksum tells.
@@ -193,6 +194,33 @@ mod tests {
         bytes[SECTOR_BYTES + 100..2 * SECTOR_BYTES].fill(0);
         assert_eq!(without_its_length(&bytes, offset), None);
         assert!(is_torn(&bytes, offset));
+    }
+
+    /// Wherever a frame stands, and whichever of its sectors were written: what is there is all of it, nothing, or torn.
+    #[test]
+    fn whatever_sectors_of_a_frame_are_lost_it_is_torn() {
+        for length in (300..2_300).step_by(93).chain([512, 0x0500, 0x0534, 0x05ff]) {
+            let payload: Vec<u8> = (0..length).map(|at| 1 + (at * 31 % 255) as u8).collect();
+            let frame = encode(&payload);
+            for offset in SECTOR_BYTES - OVERHEAD_BYTES..SECTOR_BYTES + 2 {
+                let first = offset / SECTOR_BYTES;
+                let sectors = (offset + frame.len()).div_ceil(SECTOR_BYTES) - first;
+                for kept in 0..1_u32 << sectors {
+                    let mut bytes = vec![0; 4096];
+                    for sector in (0..sectors).filter(|sector| kept & 1 << sector != 0) {
+                        let from = ((first + sector) * SECTOR_BYTES).max(offset);
+                        let to = ((first + sector + 1) * SECTOR_BYTES).min(offset + frame.len());
+                        bytes[from..to].copy_from_slice(&frame[from - offset..to - offset]);
+                    }
+                    let is_known = match at(&bytes, offset) {
+                        Found::Frame(found) => found == payload,
+                        Found::End => kept.count_ones() < 2,
+                        Found::Bad => is_torn(&bytes, offset) || without_its_length(&bytes, offset) == Some(&payload),
+                    };
+                    assert!(is_known, "{length} bytes at {offset}, sectors {kept:b} of {sectors}");
+                }
+            }
+        }
     }
 
     #[test]
