@@ -3,7 +3,7 @@
 use std::fs;
 
 use crate::{
-    entry::Commit,
+    entry::{Commit, Entry},
     fact::Effect,
     ids::{CommitNumber, Json},
     journal::chain::BadPlace,
@@ -70,26 +70,38 @@ fn whatever_is_changed_in_an_export_the_first_bad_place_is_named() {
     assert!(with(&|it| it[3].token.0 += 1).starts_with("commit 4: its fencing token is 3, after 1"));
 }
 
-#[test]
-fn a_good_chain_of_facts_that_may_not_follow_is_named() {
+/// What is said of an entry that somebody has forged, given it and the one before; its hash is right, as a bug or a forger
+/// would write it.
+fn said_of_forged(forge: impl FnOnce(&mut Entry, &Entry)) -> (Entry, BadPlace) {
     let good = some_commits();
     let mut verifier = Verifier::default();
     for commit in &good[..2] {
         verifier.check(commit).expect("it is good");
     }
-    // As a bug or a forger would write it: every hash is right, the fact is not.
-    let mut forged = good[2].clone();
-    forged.entries.truncate(2);
-    let fact = forged.entries[0].fact.clone();
-    let bytes = crate::journal::codec::encode_fact(&fact).expect("it fits");
-    let entry = &mut forged.entries[1];
-    entry.fact = fact;
-    let (workflow, sequence, token, time, previous) =
-        (entry.workflow, entry.sequence, entry.token, entry.time, entry.previous);
+    let mut commit = good[2].clone();
+    commit.entries.truncate(2);
+    let before = commit.entries[0].clone();
+    let entry = &mut commit.entries[1];
+    forge(entry, &before);
+    let bytes = crate::journal::codec::encode_fact(&entry.fact).expect("it fits");
+    let Entry { workflow, sequence, token, time, previous, .. } = *entry;
     entry.hash = crate::journal::chain::entry_hash(workflow, sequence, token, time, previous, 1, &bytes);
-    let bad = verifier.check(&forged).expect_err("it may not follow");
-    assert_eq!(bad.entry, Some((workflow, sequence)));
+    let forged = entry.clone();
+    (forged, verifier.check(&commit).expect_err("it may not follow"))
+}
+
+#[test]
+fn a_good_chain_of_facts_that_may_not_follow_is_named() {
+    let (forged, bad) = said_of_forged(|entry, before| entry.fact = before.fact.clone());
+    assert_eq!(bad.entry, Some((forged.workflow, forged.sequence)));
     assert!(bad.detail.starts_with("attempt_started may not follow here"), "{bad}");
+}
+
+/// I27: who forges an entry can make its hash right, and that of its commit; not that of what stood before it.
+#[test]
+fn an_entry_that_does_not_follow_the_one_before_is_named_although_its_hash_is_right() {
+    let (_, bad) = said_of_forged(|entry, _| entry.previous.0[0] ^= 1);
+    assert!(bad.to_string().contains("the previous hash is another"), "{bad}");
 }
 
 #[test]
@@ -170,24 +182,4 @@ fn a_frame_that_does_not_decode_is_named_by_its_commit_although_its_checksum_is_
     fs::write(&path, &bytes).expect("it takes a write");
     let bad = LogReader::open(dir.path()).expect("it reads").find_map(Result::err).expect("it is damaged");
     assert_eq!(bad.commit, Some(number), "{bad}");
-}
-
-/// I27: who forges an entry can make its hash right, and that of its commit; not that of what stood before it.
-#[test]
-fn an_entry_that_does_not_follow_the_one_before_is_named_although_its_hash_is_right() {
-    let good = some_commits();
-    let mut verifier = Verifier::default();
-    for commit in &good[..2] {
-        verifier.check(commit).expect("it is good");
-    }
-    let mut forged = good[2].clone();
-    forged.entries.truncate(2);
-    let bytes = crate::journal::codec::encode_fact(&forged.entries[1].fact).expect("it fits");
-    let entry = &mut forged.entries[1];
-    entry.previous.0[0] ^= 1;
-    let (workflow, sequence, token, time, previous) =
-        (entry.workflow, entry.sequence, entry.token, entry.time, entry.previous);
-    entry.hash = crate::journal::chain::entry_hash(workflow, sequence, token, time, previous, 1, &bytes);
-    let bad = verifier.check(&forged).expect_err("it does not follow");
-    assert!(bad.to_string().contains("the previous hash is another"), "{bad}");
 }
