@@ -52,15 +52,7 @@ pub trait Projection: Send + 'static {
 /// # Errors
 /// If the view cannot be written, or the journal not be read.
 pub fn catch_up(store: &dyn Store, projection: &mut dyn Projection) -> io::Result<CommitNumber> {
-    let mut states = States::default();
-    let mut at = projection.cursor(store)?;
-    loop {
-        let commits = store.commits(at, BATCH).map_err(io::Error::other)?;
-        let Some(last) = commits.last() else { return Ok(at) };
-        at = last.number;
-        states.take_in(&commits, store, projection)?;
-        projection.commit(last, store)?;
-    }
+    advance(store, projection, &mut States::default(), CommitNumber(u64::MAX))
 }
 
 /// Starts the task that keeps `projection` in step until `closed`, and then once more up to the end.
@@ -112,7 +104,13 @@ pub(crate) fn start(
     })
 }
 
-fn advance(store: &dyn Store, view: &mut dyn Projection, states: &mut States, until: CommitNumber) -> io::Result<()> {
+/// Takes in what follows, up to `until` at least or the journal's end; returns how far the view is then.
+fn advance(
+    store: &dyn Store,
+    view: &mut dyn Projection,
+    states: &mut States,
+    until: CommitNumber,
+) -> io::Result<CommitNumber> {
     let mut at = match states.at {
         Some(at) => at,
         None => view.cursor(store)?,
@@ -125,7 +123,7 @@ fn advance(store: &dyn Store, view: &mut dyn Projection, states: &mut States, un
         view.commit(last, store)?;
     }
     states.at = Some(at);
-    Ok(())
+    Ok(at)
 }
 
 /// The states of the workflows that are not finished, as of the entries taken in.
