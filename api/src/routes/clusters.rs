@@ -73,7 +73,8 @@ pub(crate) async fn create(
     let key = extract::idempotency_key(&headers)?;
     let engine = app.engine()?;
     let body_hash = Hash(*blake3::hash(&body).as_bytes());
-    if let Some(tenant) = tenant_of(&body).filter(|tenant| caller.sees(tenant))
+    if key.is_some()
+        && let Some(tenant) = tenant_of(&body).filter(|tenant| caller.sees(tenant))
         && let Some(submitted) = submitted_before(engine, &tenant, key.as_ref(), body_hash).await?
     {
         return answer(&app, engine, submitted, true, wait).await;

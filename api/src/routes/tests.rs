@@ -88,20 +88,7 @@ impl Api {
         Self::configured(rules, sandbox, fail_at, None, false).await
     }
 
-    async fn overlaid(
-        rules: Rules,
-        sandbox: SandboxOptions,
-        fail_at: Option<&str>,
-        overlay: Option<Arc<Overlay>>,
-    ) -> Self {
-        Self::configured(rules, sandbox, fail_at, overlay, false).await
-    }
-
-    /// One that refuses vectors that do not fit, or only warns of them.
-    async fn sized(rules: Rules, sandbox: SandboxOptions, fail_at: Option<&str>, strict_sizing: bool) -> Self {
-        Self::configured(rules, sandbox, fail_at, None, strict_sizing).await
-    }
-
+    /// One with an overlay, or one that refuses vectors that do not fit.
     async fn configured(
         rules: Rules,
         sandbox: SandboxOptions,

@@ -211,7 +211,7 @@ async fn a_cluster_whose_deletion_was_cancelled_keeps_its_overlay_through_the_ne
         { "kind": "StatefulSet", "name": "elasticsearch", "edits": [{ "path": path, "value": "search team" }] }] });
     let overlay = Arc::new(serde_json::from_value(overlay).expect("an overlay"));
     let options = SandboxOptions { pod_ready_after: Duration::ZERO, ..Default::default() };
-    let api = Api::overlaid(Rules::default(), options, None, Some(overlay)).await;
+    let api = Api::configured(Rules::default(), options, None, Some(overlay), false).await;
     api.created(&json!({})).await;
     api.held().await;
     // Twice, so that the second finds nothing in the journal of the first.

@@ -271,7 +271,7 @@ impl Api {
 /// Makes both calls; `Err` says what was not as it has to be.
 async fn judge(row: Row) -> Result<(), String> {
     let options = SandboxOptions { pod_ready_after: Duration::ZERO, ..Default::default() };
-    let api = Api::sized(Rules::default(), options, row.fail_at, row.strict_sizing).await;
+    let api = Api::configured(Rules::default(), options, row.fail_at, None, row.strict_sizing).await;
     for before in row.before {
         before.happen(&api).await;
     }
