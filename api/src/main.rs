@@ -13,6 +13,7 @@ mod engine;
 mod extract;
 mod failpoint;
 mod killpoint;
+mod out;
 mod plan;
 mod problem;
 mod prove;

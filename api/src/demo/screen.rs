@@ -1,9 +1,6 @@
 //! What a person sees of the demo: a line a step, the step in hand with a moving sign, and where to go from there.
 
-use std::{
-    io::{IsTerminal as _, Write as _},
-    time::Duration,
-};
+use std::{io::IsTerminal as _, time::Duration};
 
 use cairn_engine::{Attempt, Effect, Entry, Fact, Outcome, Probe, StepName, Timestamp, WorkflowState};
 use cairn_steps::report::{Report, STATUSES};
@@ -14,17 +11,13 @@ use crate::{
     command::RunningSandbox,
     config::Settings,
     driven::{Accepted, EngineProcess},
+    out::out,
 };
 
 /// The longest of the ten names.
 const NAME_CHARS: usize = 20;
 /// Messages longer than this are cut.
 const MESSAGE_CHARS: usize = 68;
-
-/// A line for people. Whoever has stopped reading misses something, and that is all.
-macro_rules! out {
-    ($($text:tt)*) => { let _ = writeln!(std::io::stdout(), $($text)*); };
-}
 
 pub(crate) struct Screen {
     /// The step in hand. On anything but a terminal it is not shown: lines that stay are enough.

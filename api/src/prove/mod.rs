@@ -12,7 +12,7 @@ mod world;
 
 use std::{
     collections::{BTreeSet, VecDeque},
-    io::{IsTerminal as _, Write as _},
+    io::IsTerminal as _,
     path::{Path, PathBuf},
     process::ExitCode,
     sync::{Arc, Mutex, PoisonError},
@@ -32,6 +32,7 @@ use self::{
 };
 use crate::{
     config::{ProveArgs, StepChoice},
+    out::out,
     shutdown::Signals,
     telemetry::{self, LogFormat},
 };
@@ -40,11 +41,6 @@ use crate::{
 const POINTS_PER_WORLD: usize = 24;
 /// More violations than that say no more.
 const TOLD_MAX: usize = 10;
-
-/// A line for people. Whoever has stopped reading misses something, and that is all.
-macro_rules! out {
-    ($($text:tt)*) => { let _ = writeln!(std::io::stdout(), $($text)*); };
-}
 
 /// Tries all points, and tells what came of them.
 ///
