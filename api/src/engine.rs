@@ -4,7 +4,7 @@ use std::{io::Write as _, net::SocketAddr, path::Path, process::ExitCode, sync::
 
 use anyhow::Context as _;
 use cairn_engine::{
-    Engine, EngineOptions, Registry, SystemClock,
+    Engine, EngineOptions, Registry, SystemChance, SystemClock,
     store::{Cut, DurableOptions, DurableStore, OpenReport, Store, StoreError},
 };
 use cairn_steps::{
@@ -137,6 +137,7 @@ async fn open(
         store,
         definitions: definitions(settings, testing, cluster, gitlab, overlay),
         clock: Arc::new(SystemClock),
+        chance: Arc::new(SystemChance),
         limits: settings.limits,
     })
     .await?;

@@ -21,6 +21,7 @@ use tokio::{
 };
 
 use crate::{
+    chance::Chance,
     clock::{Clock, SteadyClock},
     definition::Registry,
     entry::Entry,
@@ -44,6 +45,8 @@ pub struct EngineOptions {
     pub definitions: Registry,
     /// What time it is.
     pub clock: Arc<dyn Clock>,
+    /// What is drawn at random.
+    pub chance: Arc<dyn Chance>,
     /// How much may be under way at once.
     pub limits: Limits,
 }
@@ -138,6 +141,7 @@ struct Inner {
     store: Arc<dyn Store>,
     definitions: Registry,
     clock: Arc<SteadyClock>,
+    chance: Arc<dyn Chance>,
     writer: Mutex<Option<Writer>>,
     head: watch::Receiver<CommitNumber>,
     stopped: watch::Receiver<Option<Arc<str>>>,
@@ -157,7 +161,7 @@ impl Engine {
     /// # Errors
     /// [`OpenError`] if the journal can be neither read nor written.
     pub async fn open(options: EngineOptions) -> Result<Self, OpenError> {
-        let EngineOptions { store, definitions, clock, limits } = options;
+        let EngineOptions { store, definitions, clock, chance, limits } = options;
         let watchers = Arc::new(Watchers::default());
         let gauges = Arc::new(Gauges::default());
         let token = store.token();
@@ -173,6 +177,7 @@ impl Engine {
         let parts = executor::Parts {
             definitions: definitions.clone(),
             clock: Arc::clone(&clock),
+            chance: Arc::clone(&chance),
             limits,
             writer: writer.clone(),
             watchers: Arc::clone(&watchers),
@@ -190,6 +195,7 @@ impl Engine {
             store,
             definitions,
             clock,
+            chance,
             head: writer.head(),
             stopped: writer.stopped(),
             writer: Mutex::new(Some(writer)),

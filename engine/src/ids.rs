@@ -19,8 +19,14 @@ impl WorkflowId {
     /// more precision, and 62 random bits.
     #[must_use]
     pub fn new(now: Timestamp) -> Self {
+        Self::drawn(now, rand::random())
+    }
+
+    /// The id for the time `now` with these random bits.
+    pub(crate) fn drawn(now: Timestamp, bits: u64) -> Self {
         let micros = u64::try_from(now.as_micros()).unwrap_or(0);
-        let mut rest: [u8; 10] = rand::random();
+        let mut rest = [0; 10];
+        rest[2..].copy_from_slice(&bits.to_be_bytes());
         let fraction = u16::try_from(micros % 1_000 * 4).expect("less than twelve bits");
         rest[..2].copy_from_slice(&fraction.to_be_bytes());
         Self(uuid::Builder::from_unix_timestamp_millis(micros / 1_000, &rest).into_uuid())

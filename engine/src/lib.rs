@@ -26,12 +26,14 @@ mod recovery;
 mod projector;
 mod handle;
 mod clock;
+mod chance;
 mod panics;
 mod journal;
 mod admission;
 pub mod store;
 
 pub use admission::{Excess, Quota};
+pub use chance::{Chance, SystemChance};
 pub use clock::{Clock, PausedClock, SystemClock};
 pub use decide::{Command, decide};
 pub use definition::{Definition, Registry};

@@ -10,7 +10,7 @@ use std::{future::Future, sync::Arc, time::Duration};
 use anyhow::{Context as _, bail};
 use cairn_engine::{
     Amounts, Definition, Engine, EngineOptions, Hash, IdempotencyKey, Json, Limits, NewSubmission, OnFailure,
-    PausedClock, Registry, ResourceName, SubmitError, Timestamp, WorkflowId, WorkflowState,
+    PausedClock, Registry, ResourceName, SubmitError, SystemChance, Timestamp, WorkflowId, WorkflowState,
     store::{MemoryStore, Refusal, Store},
 };
 use cairn_steps::{
@@ -133,6 +133,7 @@ impl World {
             store: Arc::new(store),
             definitions: Registry::new(definitions),
             clock: Arc::new(self.clock),
+            chance: Arc::new(SystemChance),
             limits: Limits::default(),
         };
         let engine = Engine::open(options).await.context("the engine does not open")?;

@@ -3,7 +3,9 @@
 use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context as _, ensure};
-use cairn_engine::{Engine, EngineOptions, Limits, Outcome, Registry, SystemClock, WorkflowState, store::MemoryStore};
+use cairn_engine::{
+    Engine, EngineOptions, Limits, Outcome, Registry, SystemChance, SystemClock, WorkflowState, store::MemoryStore,
+};
 use cairn_steps::{
     cluster::rollout::RolloutRules,
     create::{Deps, create_definition},
@@ -33,6 +35,7 @@ async fn created(site: &Site, failing: Option<&str>) -> anyhow::Result<(String, 
         store: Arc::new(MemoryStore::new()),
         definitions: Registry::new([definition]),
         clock: Arc::new(SystemClock),
+        chance: Arc::new(SystemChance),
         limits: Limits::default(),
     };
     let engine = Engine::open(options).await?;

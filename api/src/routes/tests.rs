@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use axum::body::Body;
-use cairn_engine::{Engine, EngineOptions, Limits, Registry, SystemClock, store::MemoryStore};
+use cairn_engine::{Engine, EngineOptions, Limits, Registry, SystemChance, SystemClock, store::MemoryStore};
 use cairn_steps::{
     cluster::{Cluster, rollout::RolloutRules},
     create::{Deps, create_definition},
@@ -109,6 +109,7 @@ impl Api {
             store: Arc::new(MemoryStore::new()),
             definitions: Registry::new(definitions),
             clock: Arc::new(SystemClock),
+            chance: Arc::new(SystemChance),
             limits: Limits::default(),
         })
         .await

@@ -28,6 +28,7 @@ use tokio::{
 };
 
 use crate::{
+    chance::{self, Chance},
     clock::SteadyClock,
     definition::Registry,
     entry::Entry,
@@ -84,6 +85,7 @@ pub(crate) type Answer = oneshot::Sender<Result<WorkflowState, ControlError>>;
 pub(crate) struct Parts {
     pub(crate) definitions: Registry,
     pub(crate) clock: Arc<SteadyClock>,
+    pub(crate) chance: Arc<dyn Chance>,
     pub(crate) limits: Limits,
     pub(crate) writer: Writer,
     pub(crate) watchers: Arc<Watchers>,
@@ -337,7 +339,8 @@ impl Executor {
         let definition = self.parts.definitions.get(&live.state.submitted().fingerprint);
         let mut plan = Plan { state: (*live.state).clone(), facts: Vec::new(), next: None, wait: None, now };
         if let (Some(ended), Some(definition)) = (ended, definition) {
-            let moment = Moment { now, opened: self.parts.clock.start(), draw: rand::random() };
+            let draw = chance::fraction(self.parts.chance.as_ref());
+            let moment = Moment { now, opened: self.parts.clock.start(), draw };
             for fact in attempt::facts(*ended, &plan.state, definition, moment) {
                 // A person's retry may have overtaken it: it is decided anew then.
                 if let Err(illegal) = plan.push(fact) {

@@ -14,7 +14,7 @@ use async_trait::async_trait;
 use crate::{
     Amounts, Attempt, CommitNumber, ControlError, Definition, Effect, Engine, EngineOptions, Entry, ErrorClass, Fact,
     Hash, Json, Limits, NewSubmission, OnFailure, Outcome, Output, ParkReason, PausedClock, Phase, Probe, Registry,
-    Residue, RetryPolicy, Step, StepContext, StepError, StepName, Timestamp, Who, WorkflowId,
+    Residue, RetryPolicy, Step, StepContext, StepError, StepName, SystemChance, Timestamp, Who, WorkflowId,
     store::{Append, Around, ListQuery, MemoryStore, Refusal, Store, StoreError},
 };
 
@@ -146,7 +146,8 @@ fn definition(world: &Arc<World>) -> Definition {
 
 async fn open(store: Arc<dyn Store>, definitions: Registry) -> Engine {
     let clock = Arc::new(PausedClock::starting_at(Timestamp::from_micros(1_767_225_600_000_000)));
-    Engine::open(EngineOptions { store, definitions, clock, limits: Limits::default() }).await.unwrap()
+    let (chance, limits) = (Arc::new(SystemChance), Limits::default());
+    Engine::open(EngineOptions { store, definitions, clock, chance, limits }).await.unwrap()
 }
 
 async fn engine(world: &Arc<World>) -> (Engine, Arc<MemoryStore>) {
@@ -535,6 +536,7 @@ async fn a_night_without_an_engine_does_not_use_up_a_steps_time() {
         store: Arc::new(store.reopen()),
         definitions: Registry::new([definition(&world)]),
         clock: Arc::new(PausedClock::starting_at(tomorrow)),
+        chance: Arc::new(SystemChance),
         limits: Limits::default(),
     })
     .await
@@ -554,6 +556,7 @@ async fn times_do_not_go_back_when_the_clock_does() {
         store: Arc::new(store.reopen()),
         definitions: Registry::new([definition(&world)]),
         clock: Arc::new(PausedClock::starting_at(a_year_ago)),
+        chance: Arc::new(SystemChance),
         limits: Limits::default(),
     })
     .await

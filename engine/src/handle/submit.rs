@@ -84,7 +84,7 @@ impl Engine {
         if self.inner.shutting_down.load(Ordering::Relaxed) {
             return Err(SubmitError::ShuttingDown);
         }
-        let workflow = WorkflowId::new(self.inner.clock.now());
+        let workflow = WorkflowId::drawn(self.inner.clock.now(), self.inner.chance.bits());
         let quota = submission.quota.clone();
         let submitted = self.submitted(submission)?;
         let append = Append {

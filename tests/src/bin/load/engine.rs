@@ -13,7 +13,8 @@ use anyhow::Context as _;
 use async_trait::async_trait;
 use cairn_engine::{
     Amounts, Definition, Effect, Engine, EngineOptions, Hash, Json, Limits, NewSubmission, OnFailure, Outcome, Output,
-    Probe, Registry, Residue, RetryPolicy, Step, StepContext, StepError, StepName, SystemClock, WorkflowState,
+    Probe, Registry, Residue, RetryPolicy, Step, StepContext, StepError, StepName, SystemChance, SystemClock,
+    WorkflowState,
     store::{DurableOptions, DurableStore},
 };
 use tokio::runtime::Runtime;
@@ -92,6 +93,7 @@ async fn open(directory: &Path, limits: Limits, waits: bool) -> anyhow::Result<E
         store: Arc::new(store),
         definitions: Registry::new([definition(waits)]),
         clock: Arc::new(SystemClock),
+        chance: Arc::new(SystemChance),
         limits,
     };
     Ok(Engine::open(options).await?)
