@@ -18,7 +18,9 @@ pub(super) fn quota(evidence: &Evidence, found: &mut Findings) {
     let mut held: BTreeMap<(Tenant, Service), Held> = BTreeMap::new();
     let mut charges: BTreeMap<WorkflowId, &Submitted> = BTreeMap::new();
     for commit in &evidence.commits {
+        let mut is_moved = false;
         for entry in &commit.entries {
+            is_moved |= matches!(entry.fact, Fact::Submitted(_) | Fact::Finished { .. });
             match &entry.fact {
                 Fact::Submitted(submitted) => {
                     let held = held.entry((submitted.tenant.clone(), submitted.service.clone())).or_default();
@@ -40,6 +42,9 @@ pub(super) fn quota(evidence: &Evidence, found: &mut Findings) {
                 }
                 _ => {}
             }
+        }
+        if !is_moved {
+            continue;
         }
         let live = held.iter().map(|(service, held)| (service.clone(), held.now.clone())).collect();
         for (tenant, used) in sums(&live, found) {
