@@ -217,6 +217,10 @@ fn definitions(
         ..Deps::new(cluster, gitlab)
     };
     let create = create_definition(deps);
+    let create = match testing.steps {
+        Some(instead) => create.wrapped(instead),
+        None => create,
+    };
     let create = match testing.fail_at {
         Some(step) => failpoint::failing_at(&create, step.as_str()),
         None => create,
