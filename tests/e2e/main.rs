@@ -4,6 +4,7 @@ mod demo;
 mod disk;
 mod kills;
 mod lifecycle;
+mod load;
 mod prove;
 mod refusals;
 mod shutdown;

@@ -16,6 +16,7 @@ pub mod files;
 pub mod journal;
 pub mod later;
 pub mod life;
+pub mod no_op;
 pub mod oracle;
 pub mod program;
 pub mod shim;

@@ -70,7 +70,13 @@ pub fn cairn_journal(arguments: &[&str]) -> Command {
 }
 
 fn program(name: &str, arguments: &[&str]) -> Command {
-    let mut command = Command::new(path_of(name));
+    program_at(&path_of(name), arguments)
+}
+
+/// A command that runs the program at `path` with `arguments`, in no environment of the tester's.
+#[must_use]
+pub fn program_at(path: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(path);
     command.args(arguments).kill_on_drop(true).stdin(Stdio::null());
     for (variable, _) in std::env::vars_os() {
         if variable.to_string_lossy().starts_with("CAIRN_") {

@@ -10,88 +10,28 @@ use std::{
 };
 
 use anyhow::Context as _;
-use async_trait::async_trait;
 use cairn_engine::{
-    Amounts, Definition, Effect, Engine, EngineOptions, Hash, Json, Limits, NewSubmission, OnFailure, Outcome, Output,
-    Probe, Registry, Residue, RetryPolicy, Step, StepContext, StepError, StepName, SystemChance, SystemClock,
-    WorkflowState,
+    Amounts, Engine, EngineOptions, Hash, Json, Limits, NewSubmission, OnFailure, Outcome, Registry, SystemChance,
+    SystemClock, WorkflowState,
     store::{DurableOptions, DurableStore},
 };
+use cairn_tests::no_op;
 use tokio::runtime::Runtime;
 
-use crate::{Output as Print, disk::Disk, process};
+use crate::{
+    disk::Disk,
+    output::{Output, percentile_ms},
+    process,
+};
 
-const STEPS: usize = 10;
-/// A ten-step workflow waits for the disk so often.
-const WAITS: u32 = 12;
-
-/// Does nothing, and says so in about 300 bytes.
-struct NoOp {
-    name: StepName,
-    waits: bool,
-}
-
-#[async_trait]
-impl Step for NoOp {
-    fn name(&self) -> StepName {
-        self.name.clone()
-    }
-
-    fn policy(&self) -> RetryPolicy {
-        RetryPolicy { total_max: Duration::from_secs(1_000_000), ..RetryPolicy::default() }
-    }
-
-    async fn run(&self, _: &StepContext) -> Result<Output, StepError> {
-        if self.waits {
-            return Err(StepError::transient("not yet").with_retry_after(Duration::from_secs(100_000)));
-        }
-        Ok(Output::new("nothing to do", &made())?)
-    }
-
-    async fn probe(&self, _: &StepContext) -> Result<Probe, StepError> {
-        Ok(Probe::NotApplied)
-    }
-
-    async fn compensate(&self, _: &StepContext) -> Result<String, StepError> {
-        Ok("nothing to take back".to_owned())
-    }
-}
-
-/// What a step that applies objects tells of them, in about 300 bytes: half of it words that repeat, half of it numbers
-/// that nobody can guess.
-fn made() -> [Made; 4] {
-    ["Service", "ConfigMap", "StatefulSet", "Deployment"].map(|kind| {
-        let drawn: u128 = rand::random();
-        Made { kind, uid: format!("{drawn:032x}"), version: drawn as u16 }
-    })
-}
-
-#[derive(serde::Serialize)]
-struct Made {
-    kind: &'static str,
-    uid: String,
-    version: u16,
-}
-
-struct Nothing;
-
-#[async_trait]
-impl Residue for Nothing {
-    async fn look(&self, _: &StepContext) -> Result<Vec<String>, StepError> {
-        Ok(Vec::new())
-    }
-}
-
-fn definition(waits: bool) -> Definition {
-    let step = |n| Arc::new(NoOp { name: StepName::new(&format!("step_{n}")), waits }) as Arc<dyn Step>;
-    Definition::new("no-op", 1, Effect::Create, (0..STEPS).map(step).collect(), Arc::new(Nothing))
-}
+/// The entries of a workflow that succeeds: its submission, each step's start and end, its end.
+const ENTRIES: usize = 2 * no_op::STEPS + 2;
 
 async fn open(directory: &Path, limits: Limits, waits: bool) -> anyhow::Result<Engine> {
     let (store, _) = DurableStore::open(&DurableOptions::new(directory))?;
     let options = EngineOptions {
         store: Arc::new(store),
-        definitions: Registry::new([definition(waits)]),
+        definitions: Registry::new([no_op::definition(waits)]),
         clock: Arc::new(SystemClock),
         chance: Arc::new(SystemChance),
         limits,
@@ -101,7 +41,7 @@ async fn open(directory: &Path, limits: Limits, waits: bool) -> anyhow::Result<E
 
 async fn submit(engine: &Engine, number: usize) -> anyhow::Result<WorkflowState> {
     let submission = NewSubmission {
-        definition: "no-op".into(),
+        definition: no_op::NAME.into(),
         tenant: format!("tenant-{}", number % 64).as_str().into(),
         service: format!("service-{number}").as_str().into(),
         input: Json::of(&"y".repeat(200))?,
@@ -139,10 +79,6 @@ where
     Ok(times)
 }
 
-fn percentile_ms(times: &[Duration], percent: usize) -> f64 {
-    times.get(times.len() * percent / 100).map_or(f64::NAN, |time| time.as_secs_f64() * 1e3)
-}
-
 /// Workflows a second, from submission to end.
 pub(crate) fn workflows(
     runtime: &Runtime,
@@ -150,7 +86,7 @@ pub(crate) fn workflows(
     in_flight: &[usize],
     count: Option<usize>,
     disk: &Disk,
-    output: &Print,
+    output: &Output,
 ) -> anyhow::Result<()> {
     output.title(
         "The engine: ten no-op steps a workflow, every step durable before and after, both copies of the journal",
@@ -174,24 +110,26 @@ pub(crate) fn workflows(
             .await?;
             let (took, cpu) = (start.elapsed(), process::cpu_seconds() - cpu);
             engine.shutdown(Duration::from_secs(10)).await?;
-            let log = journal_bytes(&path.join("log"))?;
+            let log = process::journal_bytes(&path.join("log"))?;
             let index = process::allocated_bytes(&path.join("journal"));
             let rate = count as f64 / took.as_secs_f64();
-            let twelve_syncs_ms = (disk.sync * WAITS).as_secs_f64() * 1e3;
-            output.row(&[
-                ("in_flight", in_flight as f64),
-                ("workflows", count as f64),
-                ("workflows_per_s", rate),
-                ("entries_per_s", rate * (2 * STEPS + 2) as f64),
-                ("p50_ms", percentile_ms(&times, 50)),
-                ("p95_ms", percentile_ms(&times, 95)),
-                ("p99_ms", percentile_ms(&times, 99)),
-                ("ratio_to_disk", percentile_ms(&times, 50) / twelve_syncs_ms),
-                ("cpu_s_per_1000", cpu / count as f64 * 1e3),
-                ("journal_bytes_per_workflow", log as f64 / count as f64),
-                ("index_bytes_per_workflow", index as f64 / count as f64),
-                ("peak_rss_mib", process::peak_rss_mib()),
-            ]);
+            output.row(
+                "engine",
+                &[
+                    ("in_flight", in_flight as f64),
+                    ("workflows", count as f64),
+                    ("workflows_per_s", rate),
+                    ("entries_per_s", rate * ENTRIES as f64),
+                    ("p50_ms", percentile_ms(&times, 50)),
+                    ("p95_ms", percentile_ms(&times, 95)),
+                    ("p99_ms", percentile_ms(&times, 99)),
+                    ("ratio_to_disk", percentile_ms(&times, 50) / disk.waits_ms()),
+                    ("cpu_s_per_1000", cpu / count as f64 * 1e3),
+                    ("journal_bytes_per_workflow", log as f64 / count as f64),
+                    ("index_bytes_per_workflow", index as f64 / count as f64),
+                    ("peak_rss_mib", process::peak_rss_mib()),
+                ],
+            );
             anyhow::Ok(())
         })?;
         std::fs::remove_dir_all(&path)?;
@@ -199,18 +137,8 @@ pub(crate) fn workflows(
     Ok(())
 }
 
-/// The bytes of the log's frames: what is preallocated and not yet used does not count.
-fn journal_bytes(log: &Path) -> anyhow::Result<u64> {
-    let mut bytes = 0;
-    for segment in std::fs::read_dir(log)? {
-        let content = std::fs::read(segment?.path())?;
-        bytes += content.iter().rposition(|byte| *byte != 0).map_or(0, |last| last as u64 + 1);
-    }
-    Ok(bytes)
-}
-
 /// Submissions acknowledged a second: durable, indexed, nothing run.
-pub(crate) fn submissions(runtime: &Runtime, directory: &Path, count: usize, output: &Print) -> anyhow::Result<()> {
+pub(crate) fn submissions(runtime: &Runtime, directory: &Path, count: usize, output: &Output) -> anyhow::Result<()> {
     output.title("Submissions acknowledged: durable and indexed, with 1024 clients");
     let path = directory.join("submit");
     runtime.block_on(async {
@@ -221,12 +149,15 @@ pub(crate) fn submissions(runtime: &Runtime, directory: &Path, count: usize, out
             async move { submit(&engine, number).await.map(drop) }
         })
         .await?;
-        output.row(&[
-            ("submissions", count as f64),
-            ("submissions_per_s", count as f64 / start.elapsed().as_secs_f64()),
-            ("p50_ms", percentile_ms(&times, 50)),
-            ("p99_ms", percentile_ms(&times, 99)),
-        ]);
+        output.row(
+            "engine: submissions",
+            &[
+                ("submissions", count as f64),
+                ("submissions_per_s", count as f64 / start.elapsed().as_secs_f64()),
+                ("p50_ms", percentile_ms(&times, 50)),
+                ("p99_ms", percentile_ms(&times, 99)),
+            ],
+        );
         engine.shutdown(Duration::ZERO).await?;
         anyhow::Ok(())
     })?;
@@ -234,7 +165,7 @@ pub(crate) fn submissions(runtime: &Runtime, directory: &Path, count: usize, out
 }
 
 /// Memory a workflow that waits for its retry time, and the time to open a journal full of them.
-pub(crate) fn waiting(runtime: &Runtime, directory: &Path, count: usize, output: &Print) -> anyhow::Result<()> {
+pub(crate) fn waiting(runtime: &Runtime, directory: &Path, count: usize, output: &Output) -> anyhow::Result<()> {
     output.title("Waiting: each workflow's first step waits for its retry time");
     let path = directory.join("waiting");
     runtime.block_on(async {
@@ -261,12 +192,15 @@ pub(crate) fn waiting(runtime: &Runtime, directory: &Path, count: usize, output:
         while engine.health().active < count {
             tokio::task::yield_now().await;
         }
-        output.row(&[
-            ("workflows", count as f64),
-            ("active", engine.health().active as f64),
-            ("open_ms", opened.as_secs_f64() * 1e3),
-            ("rss_growth_bytes_per_workflow", (process::rss_bytes() - before) / count as f64),
-        ]);
+        output.row(
+            "engine: waiting",
+            &[
+                ("workflows", count as f64),
+                ("active", engine.health().active as f64),
+                ("open_ms", opened.as_secs_f64() * 1e3),
+                ("rss_growth_bytes_per_workflow", (process::rss_bytes() - before) / count as f64),
+            ],
+        );
         engine.shutdown(Duration::ZERO).await?;
         anyhow::Ok(())
     })?;

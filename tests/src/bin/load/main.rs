@@ -1,25 +1,42 @@
-//! `load`: how fast the engine is, beside how fast the disk is, in one run.
+//! `load`: how fast the engine is, in process and over HTTP, beside how fast the disk is, in one run.
 //!
 //! Ten no-op steps a workflow with about 300 bytes of output each, every append synced, both copies of the journal.
 //! The figures are printed; nothing here passes or fails by them: machines are shared and noisy.
 
+mod charts;
+mod clients;
 mod disk;
 mod engine;
+mod http;
+mod output;
+mod peer;
 mod process;
+mod results;
 mod rollouts;
+mod server;
 
-use std::path::PathBuf;
+use std::{
+    ffi::OsString,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 
-/// Measures the engine in process, beside the disk that it writes to.
+use self::{output::Output, peer::Peer, server::Program};
+
+/// Measures the engine in process and over HTTP, beside the disk that it writes to.
 ///
 /// Examples:
 ///
 ///   cargo run --release -p cairn-tests --bin load
 ///
 ///   cargo run --release -p cairn-tests --bin load -- engine --in-flight 256 --workflows 20000 --json
+///
+///   cargo run --release -p cairn-tests --bin load -- http --in-flight 1,256
+///
+///   cargo run --release -p cairn-tests --bin load -- http --in-flight 16 --workflows 200 --cairn target/release/cairn
 #[derive(Parser)]
 #[command(verbatim_doc_comment)]
 struct Arguments {
@@ -29,6 +46,9 @@ struct Arguments {
     /// One JSON object a line instead of tables.
     #[arg(long, global = true)]
     json: bool,
+    /// How often the disk is asked for each of its figures.
+    #[arg(long, default_value_t = 400, global = true)]
+    disk_rounds: usize,
     #[command(subcommand)]
     command: Option<Command>,
 }
@@ -43,6 +63,46 @@ enum Command {
         /// How many each measurement runs; by default what takes a few seconds.
         #[arg(long)]
         workflows: Option<usize>,
+    },
+    /// Workflows a second over HTTP: submitted with a key, charged to a quota, waited for.
+    ///
+    /// The server is `cairn` itself, in a process of its own, its ten steps replaced by ones that do nothing.
+    Http {
+        /// In flight at once; several are measured one after the other.
+        #[arg(long, value_delimiter = ',', default_value = "1,16,64,256,1024")]
+        in_flight: Vec<usize>,
+        /// How many each measurement runs; by default what takes a few seconds.
+        #[arg(long)]
+        workflows: Option<usize>,
+        /// How many are submitted without waiting for them, in a measurement of their own; 0 for none.
+        #[arg(long, default_value_t = 20_000)]
+        submissions: usize,
+        /// How many of these may be in flight meanwhile.
+        #[arg(long, default_value_t = 64)]
+        running: usize,
+        /// Measure the creations of this program instead: their steps work on a sandbox cluster in the same process.
+        #[arg(long, value_name = "PATH")]
+        cairn: Option<PathBuf>,
+    },
+    /// The same for a server of somebody else's, which runs already.
+    Peer {
+        #[command(flatten)]
+        peer: Peer,
+        /// In flight at once.
+        #[arg(long, default_value_t = 64)]
+        in_flight: usize,
+        /// How many are run; by default what takes a few seconds.
+        #[arg(long)]
+        workflows: Option<usize>,
+        /// The path that submits a workflow and answers 202: that is measured instead.
+        #[arg(long, value_name = "PATH")]
+        submit: Option<String>,
+    },
+    /// The server that `http` measures: `cairn`, whose arguments follow, with steps that do nothing.
+    Server {
+        /// What `cairn` is started with.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
     },
     /// Submissions acknowledged a second.
     Submit {
@@ -65,63 +125,79 @@ enum Command {
         #[arg(long, default_value = "target/release/cairn")]
         cairn: PathBuf,
     },
+    /// One table of results that `--json` has printed.
+    Table {
+        /// The files with them.
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+    },
+    /// Charts of such results: throughput.svg and p99.svg.
+    Charts {
+        /// The files with them.
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+        /// Where the charts are written.
+        #[arg(long, value_name = "DIR", default_value = "docs/performance")]
+        into: PathBuf,
+    },
     /// What the disk can do: append and sync the same bytes, alone and grouped.
     Disk,
 }
 
-fn main() -> anyhow::Result<()> {
+fn main() -> anyhow::Result<ExitCode> {
     let arguments = Arguments::parse();
+    match arguments.command {
+        Some(Command::Server { arguments }) => return Ok(server::no_op_cairn(arguments)),
+        Some(Command::Table { files }) => results::print(&results::read(&files)?),
+        Some(Command::Charts { files, into }) => charts::write(&results::read(&files)?, &into)?,
+        command => measure(command, &arguments.directory, arguments.disk_rounds, &Output { json: arguments.json })?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn measure(command: Option<Command>, directory: &Path, disk_rounds: usize, output: &Output) -> anyhow::Result<()> {
     let directory = tempfile::Builder::new()
         .prefix("cairn-load-")
-        .tempdir_in(&arguments.directory)
-        .with_context(|| format!("cannot write below {}", arguments.directory.display()))?;
-    let output = Output { json: arguments.json };
+        .tempdir_in(directory)
+        .with_context(|| format!("cannot write below {}", directory.display()))?;
+    let at = directory.path();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let all = [1, 16, 64, 256, 1_024];
-    match arguments.command {
+    let disk = || disk::measure(at, disk_rounds, output);
+    match command {
         Some(Command::Engine { in_flight, workflows }) => {
-            let disk = disk::measure(directory.path(), &output)?;
-            engine::workflows(&runtime, directory.path(), &in_flight, workflows, &disk, &output)
+            engine::workflows(&runtime, at, &in_flight, workflows, &disk()?, output)
         }
-        Some(Command::Submit { workflows }) => engine::submissions(&runtime, directory.path(), workflows, &output),
-        Some(Command::Waiting { workflows }) => engine::waiting(&runtime, directory.path(), workflows, &output),
+        Some(Command::Http { in_flight, workflows, submissions, running, cairn }) => {
+            let disk = disk()?;
+            let program = cairn.map_or(Program::NoOp, Program::Cairn);
+            runtime.block_on(async {
+                http::workflows(&program, at, &in_flight, workflows, &disk, output).await?;
+                if submissions > 0 && matches!(program, Program::NoOp) {
+                    http::submissions(at, submissions, running, output).await?;
+                }
+                Ok(())
+            })
+        }
+        Some(Command::Peer { peer, in_flight, workflows, submit }) => runtime.block_on(async {
+            match submit {
+                Some(path) => http::peer_submissions(&peer, &path, workflows.unwrap_or(20_000), output).await,
+                None => http::peer(&peer, in_flight, workflows, output).await,
+            }
+        }),
+        Some(Command::Server { .. } | Command::Table { .. } | Command::Charts { .. }) => {
+            unreachable!("they measure nothing")
+        }
+        Some(Command::Submit { workflows }) => engine::submissions(&runtime, at, workflows, output),
+        Some(Command::Waiting { workflows }) => engine::waiting(&runtime, at, workflows, output),
         Some(Command::Rollouts { clusters, cairn }) => {
-            runtime.block_on(rollouts::measure(&cairn, directory.path(), clusters, &output))
+            runtime.block_on(rollouts::measure(&cairn, at, clusters, output))
         }
-        Some(Command::Disk) => disk::measure(directory.path(), &output).map(drop),
+        Some(Command::Disk) => disk().map(drop),
         None => {
-            let disk = disk::measure(directory.path(), &output)?;
-            engine::workflows(&runtime, directory.path(), &all, None, &disk, &output)?;
-            engine::submissions(&runtime, directory.path(), 20_000, &output)?;
-            engine::waiting(&runtime, directory.path(), 10_000, &output)
+            let all = [1, 16, 64, 256, 1_024];
+            engine::workflows(&runtime, at, &all, None, &disk()?, output)?;
+            engine::submissions(&runtime, at, 20_000, output)?;
+            engine::waiting(&runtime, at, 10_000, output)
         }
     }
-}
-
-/// Prints rows of named figures: a table for people, or JSON lines.
-struct Output {
-    json: bool,
-}
-
-impl Output {
-    fn title(&self, title: &str) {
-        if !self.json {
-            println!("\n{title}");
-        }
-    }
-
-    fn row(&self, figures: &[(&str, f64)]) {
-        if self.json {
-            let object: serde_json::Map<_, _> =
-                figures.iter().map(|(name, value)| ((*name).to_owned(), (*value).into())).collect();
-            println!("{}", serde_json::Value::Object(object));
-        } else {
-            let cells: Vec<_> = figures.iter().map(|(name, value)| format!("{name} {}", shown(*value))).collect();
-            println!("  {}", cells.join("  "));
-        }
-    }
-}
-
-fn shown(value: f64) -> String {
-    if value.abs() >= 100.0 { format!("{value:.0}") } else { format!("{value:.3}") }
 }

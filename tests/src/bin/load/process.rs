@@ -1,6 +1,10 @@
 //! What this process has used, as the kernel counts it.
 
-use std::fs;
+use std::{
+    fs::{self, Metadata},
+    os::unix::fs::MetadataExt as _,
+    path::Path,
+};
 
 /// The most memory that was resident at once, in MiB.
 pub(crate) fn peak_rss_mib() -> f64 {
@@ -51,15 +55,33 @@ fn cpu_seconds_at(process: &str) -> f64 {
 }
 
 /// The bytes of all files below `directory`, as they are allocated on the disk.
-pub(crate) fn allocated_bytes(directory: &std::path::Path) -> u64 {
-    use std::os::unix::fs::MetadataExt as _;
+pub(crate) fn allocated_bytes(directory: &Path) -> u64 {
+    bytes_below(directory, |file| file.blocks() * 512)
+}
+
+/// The bytes that were written into all files below `directory`.
+pub(crate) fn written_bytes(directory: &Path) -> u64 {
+    bytes_below(directory, Metadata::len)
+}
+
+fn bytes_below(directory: &Path, of: fn(&Metadata) -> u64) -> u64 {
     let Ok(entries) = fs::read_dir(directory) else { return 0 };
     entries
         .flatten()
         .map(|entry| match entry.metadata() {
-            Ok(metadata) if metadata.is_dir() => allocated_bytes(&entry.path()),
-            Ok(metadata) => metadata.blocks() * 512,
+            Ok(metadata) if metadata.is_dir() => bytes_below(&entry.path(), of),
+            Ok(metadata) => of(&metadata),
             Err(_) => 0,
         })
         .sum()
+}
+
+/// The bytes of the log's frames: what is preallocated and not yet used does not count.
+pub(crate) fn journal_bytes(log: &Path) -> anyhow::Result<u64> {
+    let mut bytes = 0;
+    for segment in fs::read_dir(log)? {
+        let content = fs::read(segment?.path())?;
+        bytes += content.iter().rposition(|byte| *byte != 0).map_or(0, |last| last as u64 + 1);
+    }
+    Ok(bytes)
 }

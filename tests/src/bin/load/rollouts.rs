@@ -15,7 +15,7 @@ use futures::{StreamExt as _, TryStreamExt as _, stream};
 use serde_json::{Value, json};
 use tokio::process::Command;
 
-use crate::{Output, process};
+use crate::{output::Output, process};
 
 /// Submissions at the same time.
 const AT_ONCE: usize = 16;
@@ -61,25 +61,31 @@ pub(crate) async fn measure(cairn: &Path, directory: &Path, clusters: usize, pri
     tokio::time::sleep(WATCHED).await;
     let cpu = (process::cpu_seconds_of(id) - cpu) / from.elapsed().as_secs_f64();
     let memory = process::rss_bytes_of(id);
-    print.row(&[
-        ("all waiting after s", waiting),
-        ("connections at once", at_once as f64),
-        ("connections kept", connections(id, port(&cluster)?)? as f64),
-        ("CPU %", cpu * 100.0),
-        ("memory MiB", memory / 1_048_576.0),
-        ("KiB each", (memory - before) / 1024.0 / clusters as f64),
-    ]);
+    print.row(
+        "rollouts",
+        &[
+            ("all waiting after s", waiting),
+            ("connections at once", at_once as f64),
+            ("connections kept", connections(id, port(&cluster)?)? as f64),
+            ("CPU %", cpu * 100.0),
+            ("memory MiB", memory / 1_048_576.0),
+            ("KiB each", (memory - before) / 1024.0 / clusters as f64),
+        ],
+    );
 
     let (released, cpu) = (Instant::now(), process::cpu_seconds_of(id));
     faults.send(reqwest::Method::DELETE, "/sandbox/faults", &[], None).await?.expect(200)?;
     until(&client, clusters, |workflow| workflow["status"] == "succeeded").await?;
     let took = released.elapsed().as_secs_f64();
-    print.row(&[
-        ("all created after s", took),
-        ("created/s", clusters as f64 / took),
-        ("CPU s of the engine", process::cpu_seconds_of(id) - cpu),
-        ("peak MiB", process::peak_rss_mib_of(id)),
-    ]);
+    print.row(
+        "rollouts",
+        &[
+            ("all created after s", took),
+            ("created/s", clusters as f64 / took),
+            ("CPU s of the engine", process::cpu_seconds_of(id) - cpu),
+            ("peak MiB", process::peak_rss_mib_of(id)),
+        ],
+    );
     engine.kill().await?;
     sandbox.kill().await
 }

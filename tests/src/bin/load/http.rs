@@ -1,0 +1,155 @@
+//! Servers over HTTP on loopback, driven from the same cores: each client submits a workflow, waits for its end, and goes on
+//! with the next.
+
+use std::{
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use cairn_tests::no_op::STEPS;
+use http::StatusCode;
+
+use crate::{
+    clients::{Ask, Clients},
+    disk::Disk,
+    output::{Output, percentile_ms},
+    peer::Peer,
+    server::{Program, Server},
+};
+
+/// One for so many of those that are measured goes before them, uncounted: connections, caches and a peer's leaders are warm
+/// then.
+const WARM_UP: usize = 10;
+/// Those who submit without waiting for the end.
+const SUBMITTERS: usize = 256;
+/// Submits a creation and waits for its end.
+const CREATE: &str = "/clusters?wait=10m";
+
+/// Workflows a second, from submission to end, for each of these numbers in flight.
+pub(crate) async fn workflows(
+    program: &Program,
+    directory: &Path,
+    in_flight: &[usize],
+    count: Option<usize>,
+    disk: &Disk,
+    output: &Output,
+) -> anyhow::Result<()> {
+    let (measured, title) = match program {
+        Program::NoOp => ("http", "ten no-op steps, with quota, keys and views"),
+        Program::Cairn(_) => ("creations", "real creations, on a sandbox cluster in the same process"),
+    };
+    output.title(&format!("Over HTTP, the clients on the same cores: {title}"));
+    for &in_flight in in_flight {
+        let path = directory.join(format!("{measured}-{in_flight}"));
+        let server = Server::start(program, &path, in_flight, in_flight).await?;
+        let clients = Clients::connect(&server.address, in_flight).await?;
+        let ask = Ask::new(CREATE, StatusCode::CREATED);
+        let timed = Timed::asking(clients, ask, counted(in_flight, count), || server.cpu_seconds()).await?;
+        let behind = server.views_written(STEPS * timed.asked).await?;
+        let (cpu, peak) = (server.cpu_seconds(), server.peak_rss_mib());
+        let left = server.stop().await?;
+        let each = |bytes: f64| bytes / timed.asked as f64;
+        let here = [
+            ("ratio_to_disk", percentile_ms(&timed.times, 50) / disk.waits_ms()),
+            ("views_behind_s", behind),
+            ("journal_bytes_per_workflow", each(left.log)),
+            ("index_bytes_per_workflow", each(left.index)),
+            ("views_bytes_per_workflow", each(left.views)),
+            ("peak_rss_mib", peak),
+        ];
+        output.row(measured, &[&timed.workflows(in_flight, cpu)[..], &here].concat());
+        std::fs::remove_dir_all(&path)?;
+    }
+    Ok(())
+}
+
+/// Submissions acknowledged a second: durable, with an idempotency key, charged to a quota. `running` attempts at most are in
+/// flight meanwhile.
+pub(crate) async fn submissions(directory: &Path, count: usize, running: usize, output: &Output) -> anyhow::Result<()> {
+    output.title(&format!("Submissions acknowledged over HTTP to {SUBMITTERS} clients, while {running} at most run"));
+    let path = directory.join("http-submissions");
+    let server = Server::start(&Program::NoOp, &path, running, SUBMITTERS).await?;
+    let clients = Clients::connect(&server.address, SUBMITTERS).await?;
+    let ask = Ask::new("/clusters", StatusCode::ACCEPTED);
+    let timed = Timed::asking(clients, ask, count, || server.cpu_seconds()).await?;
+    let here = [("running", running as f64), ("peak_rss_mib", server.peak_rss_mib())];
+    output.row("http: submissions", &[&timed.submissions(server.cpu_seconds())[..], &here].concat());
+    // Most of them have not been run, and nobody waits for them.
+    server.kill().await?;
+    Ok(std::fs::remove_dir_all(&path)?)
+}
+
+/// Workflows a second of a server that somebody else has started.
+pub(crate) async fn peer(peer: &Peer, in_flight: usize, count: Option<usize>, output: &Output) -> anyhow::Result<()> {
+    output.title(&format!("{} over HTTP, the clients on the same cores", peer.name));
+    let clients = Clients::connect(&peer.address, in_flight).await?;
+    let ask = Ask::new(&peer.run, StatusCode::OK);
+    let timed = Timed::asking(clients, ask, counted(in_flight, count), || peer.cpu_seconds()).await?;
+    let here = [
+        ("disk_bytes_per_workflow", peer.disk_bytes() as f64 / timed.asked as f64),
+        ("peak_rss_mib", peer.peak_rss_mib()),
+    ];
+    output.row(&peer.name, &[&timed.workflows(in_flight, peer.cpu_seconds())[..], &here].concat());
+    Ok(())
+}
+
+/// Submissions that it acknowledges a second at this path.
+pub(crate) async fn peer_submissions(peer: &Peer, path: &str, count: usize, output: &Output) -> anyhow::Result<()> {
+    output.title(&format!("{}: submissions acknowledged to {SUBMITTERS} clients", peer.name));
+    let clients = Clients::connect(&peer.address, SUBMITTERS).await?;
+    let timed = Timed::asking(clients, Ask::new(path, StatusCode::ACCEPTED), count, || peer.cpu_seconds()).await?;
+    let figures = timed.submissions(peer.cpu_seconds());
+    output.row(&format!("{}: submissions", peer.name), &figures);
+    Ok(())
+}
+
+/// How many workflows are measured: what takes a few seconds, if nobody says otherwise.
+fn counted(in_flight: usize, count: Option<usize>) -> usize {
+    count.unwrap_or((in_flight * 100).clamp(1_000, 20_000))
+}
+
+/// What was asked, and how long the answers took.
+struct Timed {
+    /// In all, those before the measurement included.
+    asked: usize,
+    took: Duration,
+    /// Sorted.
+    times: Vec<Duration>,
+    /// What the server had used when the measurement began.
+    cpu_before: f64,
+}
+
+impl Timed {
+    async fn asking(mut clients: Clients, ask: Ask, count: usize, cpu: impl Fn() -> f64) -> anyhow::Result<Self> {
+        let (warm, ask) = (count.div_ceil(WARM_UP), ask.into());
+        clients.ask(&ask, 0..warm).await?;
+        let (cpu_before, start) = (cpu(), Instant::now());
+        let times = clients.ask(&ask, warm..warm + count).await?;
+        Ok(Self { asked: warm + count, took: start.elapsed(), times, cpu_before })
+    }
+
+    fn workflows(&self, in_flight: usize, cpu: f64) -> Vec<(&'static str, f64)> {
+        let count = ("workflows", self.times.len() as f64);
+        let rate = ("workflows_per_s", self.per_second());
+        [&[("in_flight", in_flight as f64), count, rate][..], &self.each(cpu)].concat()
+    }
+
+    fn submissions(&self, cpu: f64) -> Vec<(&'static str, f64)> {
+        let count = ("submissions", self.times.len() as f64);
+        let rate = ("submissions_per_s", self.per_second());
+        [&[count, rate][..], &self.each(cpu)].concat()
+    }
+
+    fn per_second(&self) -> f64 {
+        self.times.len() as f64 / self.took.as_secs_f64()
+    }
+
+    fn each(&self, cpu: f64) -> [(&'static str, f64); 4] {
+        [
+            ("p50_ms", percentile_ms(&self.times, 50)),
+            ("p95_ms", percentile_ms(&self.times, 95)),
+            ("p99_ms", percentile_ms(&self.times, 99)),
+            ("cpu_s_per_1000", (cpu - self.cpu_before) / self.times.len() as f64 * 1e3),
+        ]
+    }
+}

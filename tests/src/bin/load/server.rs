@@ -1,0 +1,165 @@
+//! The server that is measured: a process of its own on the same machine, which ends when this one does.
+
+use std::{
+    fs,
+    io::{BufRead, BufReader, PipeWriter},
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use anyhow::Context as _;
+use cairn_tests::{
+    client::Client,
+    no_op,
+    program::{DEADLINE, Process, program_at, url_in},
+};
+
+use crate::process;
+
+/// Nobody comes near it, but every submission is counted.
+const QUOTA: &str = "\
+[quota.default]
+clusters = 1000000
+cpu = \"100000000\"
+memory = \"100Pi\"
+disk = \"1000Pi\"
+gpus = 1000000
+";
+/// How long it is waited for views to be written.
+const VIEWS_TIME_MAX: Duration = Duration::from_secs(60);
+/// How often it is looked how far they are.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// Which program is measured.
+pub(crate) enum Program {
+    /// `cairn` with steps that do nothing, which is in this very program.
+    NoOp,
+    /// The one at this path, whose creations work on a sandbox cluster within it.
+    Cairn(PathBuf),
+}
+
+/// A server that runs.
+pub(crate) struct Server {
+    process: Process,
+    /// Closed when this process ends, however it does: the server hears that and ends too.
+    _alive: PipeWriter,
+    id: i32,
+    data: PathBuf,
+    /// Where it listens.
+    pub(crate) address: String,
+}
+
+impl Server {
+    /// Starts it with its data in a new directory below `directory`, and waits until it is ready.
+    ///
+    /// # Errors
+    /// If it does not start.
+    pub(crate) async fn start(
+        program: &Program,
+        directory: &Path,
+        in_flight: usize,
+        clients: usize,
+    ) -> anyhow::Result<Self> {
+        let data = directory.join("data");
+        let config = directory.join("cairn.toml");
+        fs::create_dir_all(directory)?;
+        fs::write(&config, QUOTA)?;
+        let path_of = |path: &Path| path.to_str().map(str::to_owned).context("its name is no text");
+        let (data_text, config) = (path_of(&data)?, path_of(&config)?);
+        let (in_flight, connections) = (in_flight.to_string(), (clients + 16).to_string());
+        let arguments = [
+            &["dev", "--port", "0", "--exit-with-parent", "--log-filter", "warn", "--pod-ready-after", "0s"][..],
+            &["--data", &data_text, "--config", &config],
+            &["--in-flight", &in_flight, "--in-flight-per-tenant", &in_flight, "--connections", &connections],
+        ]
+        .concat();
+        let mut command = match program {
+            Program::NoOp => program_at(&std::env::current_exe()?, &[&["server"], &arguments[..]].concat()),
+            Program::Cairn(path) => program_at(path, &arguments),
+        };
+        let (hears, alive) = std::io::pipe()?;
+        command.stdin(hears);
+        let mut process = Process::start(command)?;
+        let url = process.said(|line| if line.contains("sandbox") { None } else { url_in(line) }).await?;
+        Client::new(&url).ready(DEADLINE).await?;
+        let id = process.id()?.as_raw_nonzero().get();
+        let address = url.trim_start_matches("http://").to_owned();
+        Ok(Self { process, _alive: alive, id, data, address })
+    }
+
+    /// The CPU seconds that it has used so far.
+    pub(crate) fn cpu_seconds(&self) -> f64 {
+        process::cpu_seconds_of(self.id)
+    }
+
+    /// The most memory that it had at once, in MiB.
+    pub(crate) fn peak_rss_mib(&self) -> f64 {
+        process::peak_rss_mib_of(self.id)
+    }
+
+    /// Waits until the views have so many reports, and gives the seconds that this took; not a number if it takes too long.
+    pub(crate) async fn views_written(&self, reports: usize) -> anyhow::Result<f64> {
+        let start = Instant::now();
+        let mut log = BufReader::new(fs::File::open(self.data.join("views/deployment.log"))?);
+        let mut written = 0;
+        loop {
+            // On from where the last look ended.
+            written += lines(&mut log)?;
+            if written >= reports {
+                return Ok(start.elapsed().as_secs_f64());
+            }
+            if start.elapsed() > VIEWS_TIME_MAX {
+                return Ok(f64::NAN);
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    /// Ends it at once.
+    ///
+    /// # Errors
+    /// If it cannot be killed.
+    pub(crate) async fn kill(self) -> anyhow::Result<()> {
+        self.process.kill().await
+    }
+
+    /// Stops it, and gives the bytes that it leaves on the disk.
+    ///
+    /// # Errors
+    /// If it does not stop, or what it leaves cannot be read.
+    pub(crate) async fn stop(self) -> anyhow::Result<Left> {
+        let ended = self.process.terminate().await?;
+        anyhow::ensure!(ended.status.success(), "it ended with {} and said:\n{}", ended.status, ended.output);
+        let left = |name: &str| process::allocated_bytes(&self.data.join(name)) as f64;
+        let log = process::journal_bytes(&self.data.join("log"))? as f64;
+        Ok(Left { log, index: left("journal"), views: left("views") })
+    }
+}
+
+/// The bytes that a server leaves on the disk.
+pub(crate) struct Left {
+    /// The frames of the commit log.
+    pub(crate) log: f64,
+    /// Its copy by key.
+    pub(crate) index: f64,
+    /// Report files and the like.
+    pub(crate) views: f64,
+}
+
+fn lines(reader: &mut impl BufRead) -> std::io::Result<usize> {
+    let mut lines = 0;
+    loop {
+        let read = reader.fill_buf()?;
+        if read.is_empty() {
+            return Ok(lines);
+        }
+        lines += read.iter().filter(|byte| **byte == b'\n').count();
+        let length = read.len();
+        reader.consume(length);
+    }
+}
+
+/// Is the server of [`Program::NoOp`], with the arguments of `cairn`.
+pub(crate) fn no_op_cairn(arguments: Vec<std::ffi::OsString>) -> std::process::ExitCode {
+    cairn_api::run_with_steps(std::iter::once("cairn".into()).chain(arguments), no_op::instead_of)
+}
