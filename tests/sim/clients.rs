@@ -7,11 +7,11 @@ use std::{
 };
 
 use cairn_engine::{
-    Amounts, Effect, Engine, Hash, IdempotencyKey, Json, NewSubmission, OnFailure, SubmitError, WorkflowId,
-    WorkflowState, fold,
+    Amounts, Engine, Hash, IdempotencyKey, Json, NewSubmission, OnFailure, SubmitError, WorkflowId, WorkflowState,
     store::{MemoryStore, Refusal, ServiceRecord, ServiceStatus, Store as _},
 };
 use cairn_tests::{oracle::Told, site::Numbers};
+use tokio::sync::mpsc;
 
 use crate::{
     notes::Notes,
@@ -94,7 +94,7 @@ impl Clients {
             0..=69 => self.want_something(engine, store)?,
             70..=74 => self.repeat(engine),
             75..=77 => self.say_something_else(engine),
-            _ => self.control(engine, store, what)?,
+            _ => self.control(engine, store)?,
         }
         Ok(())
     }
@@ -222,31 +222,45 @@ impl Clients {
     }
 
     /// Somebody wants a workflow that runs to do something else.
-    fn control(self: &Arc<Self>, engine: &Engine, store: &MemoryStore, what: u64) -> anyhow::Result<()> {
+    fn control(self: &Arc<Self>, engine: &Engine, store: &MemoryStore) -> anyhow::Result<()> {
         let active = store.active()?;
-        if active.is_empty() {
-            return Ok(());
+        if !active.is_empty() {
+            let workflow = self.state().numbers.one_of(&active);
+            tokio::spawn(Arc::clone(self).want_of(engine.clone(), workflow));
         }
-        let workflow = self.state().numbers.one_of(&active);
-        let Some(workflow_state) = fold(&store.workflow(workflow)?)? else { return Ok(()) };
-        let deletes = workflow_state.submitted().effect == Effect::Delete;
-        let (notes, engine) = (Arc::clone(&self.notes), engine.clone());
-        tokio::spawn(async move {
-            let who = "somebody".into();
-            let (did, answer) = match what {
-                78..=83 => ("cancelled", engine.cancel(workflow, who, false).await),
-                // Ended by force, a deletion would leave what nobody could say anything about.
-                84..=85 if !deletes => ("cancelled by force", engine.cancel(workflow, who, true).await),
-                86..=87 if !deletes => ("ended where it was parked", engine.end_parked(workflow, who).await),
-                84..=90 => ("paused", engine.pause(workflow, who).await),
-                91..=95 => ("resumed", engine.resume(workflow, who).await),
-                _ => ("tried again", engine.retry(workflow, who).await),
-            };
-            if answer.is_ok() {
-                notes.count(did);
-            }
-        });
         Ok(())
+    }
+
+    /// The same for whatever workflow comes along.
+    pub(crate) async fn interfere(self: Arc<Self>, engine: Engine, mut with: mpsc::UnboundedReceiver<WorkflowId>) {
+        while let Some(workflow) = with.recv().await {
+            tokio::spawn(Arc::clone(&self).want_of(engine.clone(), workflow));
+        }
+    }
+
+    async fn want_of(self: Arc<Self>, engine: Engine, workflow: WorkflowId) {
+        let what = self.state().numbers.below(20);
+        let deletes = self.deletes(workflow);
+        let who = "somebody".into();
+        let (did, answer) = match what {
+            0..=5 => ("cancelled", engine.cancel(workflow, who, false).await),
+            // Ended by force, a deletion would leave what nobody could say anything about.
+            6..=7 if !deletes => ("cancelled by force", engine.cancel(workflow, who, true).await),
+            8..=9 if !deletes => ("ended where it was parked", engine.end_parked(workflow, who).await),
+            6..=11 => ("paused", engine.pause(workflow, who).await),
+            12..=15 => ("resumed", engine.resume(workflow, who).await),
+            _ => ("tried again", engine.retry(workflow, who).await),
+        };
+        if answer.is_ok() {
+            self.notes.count(did);
+        }
+    }
+
+    /// It is a deletion, or nobody knows what it is.
+    fn deletes(&self, workflow: WorkflowId) -> bool {
+        let state = self.state();
+        let known = state.accepted.values().find(|(_, accepted)| *accepted == workflow);
+        known.is_none_or(|(submission, _)| submission.definition.as_str() == DELETE)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

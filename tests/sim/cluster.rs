@@ -6,14 +6,15 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    future::pending,
+    future::{pending, poll_fn},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::Poll,
     time::Duration,
 };
 
 use cairn_engine::{StepContext, StepError, WorkflowId};
 use cairn_tests::site::Numbers;
-use tokio::time::sleep;
+use tokio::{sync::mpsc, time::sleep};
 
 use crate::{
     disk::{Hands, Holds},
@@ -227,6 +228,8 @@ impl Fate {
 /// The way to the cluster, as one life of an engine has it.
 #[derive(Clone)]
 pub(crate) struct Way {
+    /// Who wants something of a workflow at the very moment at which it is answered.
+    pub(crate) somebody: mpsc::UnboundedSender<WorkflowId>,
     pub(crate) cluster: Arc<Cluster>,
     pub(crate) hands: Arc<Hands>,
     pub(crate) life: Arc<Life>,
@@ -280,6 +283,7 @@ impl Way {
         let answer = request.map(|request| self.cluster.things().done(workflow, &request));
         sleep(back).await;
         self.alive().await;
+        self.meet_somebody(workflow).await;
         match (fate, answer) {
             (Fate::Answered, Some(answer)) => Ok(answer),
             (Fate::Refused, _) => Err(StepError::transient("the cluster has no time")),
@@ -336,6 +340,32 @@ impl Way {
             Fate::Answered
         };
         (fate, there, back, numbers.happens(50))
+    }
+
+    /// Now and then somebody wants something of this workflow just now: a little earlier than the answer, or a little later.
+    async fn meet_somebody(&self, workflow: WorkflowId) {
+        let is_fair = self.life.age() >= self.life.trouble.fair_after;
+        let turns = {
+            let mut things = self.cluster.things();
+            if is_fair || !things.numbers.happens(2) {
+                return;
+            }
+            things.numbers.below(4)
+        };
+        // Nobody listens only when the engine is gone.
+        let _ = self.somebody.send(workflow);
+        for _ in 0..turns {
+            let mut came = false;
+            // Not tokio's: that lets everybody else come first.
+            poll_fn(|context| {
+                if std::mem::replace(&mut came, true) {
+                    return Poll::Ready(());
+                }
+                context.waker().wake_by_ref();
+                Poll::Pending
+            })
+            .await;
+        }
     }
 
     /// Nothing goes on for a process that is over.

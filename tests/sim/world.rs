@@ -17,7 +17,10 @@ use cairn_engine::{
     store::{MemoryStore, Store as _},
 };
 use cairn_tests::site::Numbers;
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, sleep, sleep_until, timeout},
+};
 
 use crate::{
     clients::{Clients, SERVICES, TENANTS},
@@ -164,7 +167,9 @@ impl World {
     async fn open(&self, life: &Arc<Life>, now: Timestamp, limits: Limits) -> anyhow::Result<Engine> {
         let (hands, notes) = (Arc::clone(&self.hands), Arc::clone(&self.notes));
         let disk = Disk { kept: self.kept.reopen_at(now), hands, life: Arc::clone(life), notes };
+        let (somebody, at_once) = mpsc::unbounded_channel();
         let way = Way {
+            somebody,
             cluster: Arc::clone(&self.cluster),
             hands: Arc::clone(&self.hands),
             life: Arc::clone(life),
@@ -177,7 +182,9 @@ impl World {
             chance: Arc::clone(&self.chance) as Arc<dyn Chance>,
             limits,
         };
-        Engine::open(options).await.context("the engine does not open")
+        let engine = Engine::open(options).await.context("the engine does not open")?;
+        tokio::spawn(Arc::clone(&self.clients).interfere(engine.clone(), at_once));
+        Ok(engine)
     }
 
     /// Clients want this and that, until this life ends.
@@ -215,9 +222,10 @@ impl World {
         if timeout(ROUND, engine.stopped()).await.is_err() {
             self.notes.broken("I5: a write has failed, and the engine goes on".to_owned());
         }
+        sleep(Duration::from_secs(1)).await;
+        self.nothing_in_flight("stopped");
         // Its store cannot be closed any more.
         let _ = engine.shutdown(Duration::ZERO).await;
-        self.nothing_in_flight("stopped");
     }
 
     fn nothing_in_flight(&self, how: &str) {
@@ -229,7 +237,12 @@ impl World {
 
     /// A life in which less and less goes wrong: all must end, and then all is deleted.
     fn calm(&mut self) -> anyhow::Result<()> {
-        self.live(Trouble::ending_calm(), async |world, engine, _| {
+        self.live(Trouble::ending_calm(), async |world, engine, life| {
+            // Nothing restarts this engine: what it loses now it has lost for good.
+            while life.age() < life.trouble.fair_after {
+                sleep(world.clients.pause()).await;
+                world.clients.act(engine, &world.kept)?;
+            }
             world.settle(engine).await?;
             judge::at_rest(world)?;
             for _ in 0..DELETIONS_MAX {
