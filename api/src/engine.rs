@@ -141,7 +141,9 @@ async fn open(
         limits: settings.limits,
     })
     .await?;
-    engine.project(Box::new(Views::new(&settings.views, &settings.log)));
+    if testing.instead.is_none_or(|instead| instead.views) {
+        engine.project(Box::new(Views::new(&settings.views, &settings.log)));
+    }
     Ok(engine)
 }
 
@@ -217,8 +219,8 @@ fn definitions(
         ..Deps::new(cluster, gitlab)
     };
     let create = create_definition(deps);
-    let create = match testing.steps {
-        Some(instead) => create.wrapped(instead),
+    let create = match testing.instead {
+        Some(instead) => create.wrapped(instead.steps),
         None => create,
     };
     let create = match testing.fail_at {

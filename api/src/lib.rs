@@ -33,8 +33,14 @@ use clap::Parser as _;
 
 use self::config::Command;
 
-/// Puts another step of the same name in the place of a step.
-pub type Instead = fn(&Arc<dyn Step>) -> Arc<dyn Step>;
+/// What is otherwise in an engine that is only measured.
+#[derive(Clone, Copy, Debug)]
+pub struct Instead {
+    /// Puts another step of the same name in the place of each step of a creation.
+    pub steps: fn(&Arc<dyn Step>) -> Arc<dyn Step>,
+    /// Whether the views are written: without them is seen what they cost.
+    pub views: bool,
+}
 
 /// Runs the program with these arguments, of which the first is its name.
 #[must_use]
@@ -42,13 +48,13 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     run_args(config::Args::parse_from(arguments))
 }
 
-/// The same, but the engine of `dev` or `serve` has other steps in the place of the ten of a creation.
+/// The same, but in the engine of `dev` or `serve` this is otherwise.
 #[must_use]
-pub fn run_with_steps(arguments: impl IntoIterator<Item = OsString>, instead: Instead) -> ExitCode {
+pub fn run_with(arguments: impl IntoIterator<Item = OsString>, instead: Instead) -> ExitCode {
     let mut args = config::Args::parse_from(arguments);
     match &mut args.command {
-        Command::Serve(serve) => serve.testing.steps = Some(instead),
-        Command::Dev(dev) => dev.testing.steps = Some(instead),
+        Command::Serve(serve) => serve.testing.instead = Some(instead),
+        Command::Dev(dev) => dev.testing.instead = Some(instead),
         _ => {}
     }
     run_args(args)

@@ -411,9 +411,9 @@ pub(crate) struct Testing {
     /// End when standard input is closed: when the parent process is gone
     #[arg(long, env = "CAIRN_EXIT_WITH_PARENT")]
     pub(crate) exit_with_parent: bool,
-    /// Other steps in the place of those of a creation: no flag turns that on.
+    /// What is otherwise in an engine that is only measured: no flag turns that on.
     #[arg(skip)]
-    pub(crate) steps: Option<crate::Instead>,
+    pub(crate) instead: Option<crate::Instead>,
 }
 
 /// The name of one of the ten steps.

@@ -35,29 +35,41 @@ pub(crate) async fn workflows(
     output: &Output,
 ) -> anyhow::Result<()> {
     let (measured, title) = match program {
-        Program::NoOp => ("http", "ten no-op steps, with quota, keys and views"),
+        Program::NoOp { views: true } => ("http", "ten no-op steps, with quota, keys and views"),
+        Program::NoOp { views: false } => ("http, views off", "ten no-op steps, with quota and keys, without views"),
         Program::Cairn(_) => ("creations", "real creations, on a sandbox cluster in the same process"),
     };
     output.title(&format!("Over HTTP, the clients on the same cores: {title}"));
     for &in_flight in in_flight {
-        let path = directory.join(format!("{measured}-{in_flight}"));
+        let path = directory.join("server");
         let server = Server::start(program, &path, in_flight, in_flight).await?;
         let clients = Clients::connect(&server.address, in_flight).await?;
         let ask = Ask::new(CREATE, StatusCode::CREATED);
         let timed = Timed::asking(clients, ask, counted(in_flight, count), || server.cpu_seconds()).await?;
-        let behind = server.views_written(STEPS * timed.asked).await?;
+        let behind = match program {
+            Program::NoOp { views: false } => None,
+            Program::NoOp { views: true } | Program::Cairn(_) => Some(server.views_written(STEPS * timed.asked).await?),
+        };
         let (cpu, peak) = (server.cpu_seconds(), server.peak_rss_mib());
-        let left = server.stop().await?;
+        let caught_up = behind.as_ref().is_none_or(|behind| behind.seconds.is_some());
+        let left = server.stop(caught_up).await?;
         let each = |bytes: f64| bytes / timed.asked as f64;
-        let here = [
+        let mut figures = timed.workflows(in_flight, cpu);
+        figures.extend([
             ("ratio_to_disk", percentile_ms(&timed.times, 50) / disk.waits_ms()),
-            ("views_behind_s", behind),
             ("journal_bytes_per_workflow", each(left.log)),
             ("index_bytes_per_workflow", each(left.index)),
-            ("views_bytes_per_workflow", each(left.views)),
             ("peak_rss_mib", peak),
-        ];
-        output.row(measured, &[&timed.workflows(in_flight, cpu)[..], &here].concat());
+        ]);
+        if let Some(behind) = behind {
+            figures.push(("views_behind", behind.reports));
+            // Those that are not written yet would be missing.
+            let written = behind
+                .seconds
+                .map(|seconds| [("views_behind_s", seconds), ("views_bytes_per_workflow", each(left.views))]);
+            figures.extend(written.into_iter().flatten());
+        }
+        output.row(measured, &figures);
         std::fs::remove_dir_all(&path)?;
     }
     Ok(())
@@ -68,14 +80,14 @@ pub(crate) async fn workflows(
 pub(crate) async fn submissions(directory: &Path, count: usize, running: usize, output: &Output) -> anyhow::Result<()> {
     output.title(&format!("Submissions acknowledged over HTTP to {SUBMITTERS} clients, while {running} at most run"));
     let path = directory.join("http-submissions");
-    let server = Server::start(&Program::NoOp, &path, running, SUBMITTERS).await?;
+    let server = Server::start(&Program::NoOp { views: true }, &path, running, SUBMITTERS).await?;
     let clients = Clients::connect(&server.address, SUBMITTERS).await?;
     let ask = Ask::new("/clusters", StatusCode::ACCEPTED);
     let timed = Timed::asking(clients, ask, count, || server.cpu_seconds()).await?;
     let here = [("running", running as f64), ("peak_rss_mib", server.peak_rss_mib())];
     output.row("http: submissions", &[&timed.submissions(server.cpu_seconds())[..], &here].concat());
     // Most of them have not been run, and nobody waits for them.
-    server.kill().await?;
+    server.stop(false).await?;
     Ok(std::fs::remove_dir_all(&path)?)
 }
 

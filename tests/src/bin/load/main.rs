@@ -80,6 +80,9 @@ enum Command {
         /// How many of these may be in flight meanwhile.
         #[arg(long, default_value_t = 64)]
         running: usize,
+        /// Without report files, log and records: what they cost is the difference.
+        #[arg(long, conflicts_with = "cairn")]
+        without_views: bool,
         /// Measure the creations of this program instead: their steps work on a sandbox cluster in the same process.
         #[arg(long, value_name = "PATH")]
         cairn: Option<PathBuf>,
@@ -100,6 +103,9 @@ enum Command {
     },
     /// The server that `http` measures: `cairn`, whose arguments follow, with steps that do nothing.
     Server {
+        /// Write no report files, log and records.
+        #[arg(long)]
+        without_views: bool,
         /// What `cairn` is started with.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<OsString>,
@@ -147,7 +153,9 @@ enum Command {
 fn main() -> anyhow::Result<ExitCode> {
     let arguments = Arguments::parse();
     match arguments.command {
-        Some(Command::Server { arguments }) => return Ok(server::no_op_cairn(arguments)),
+        Some(Command::Server { without_views, arguments }) => {
+            return Ok(server::no_op_cairn(arguments, !without_views));
+        }
         Some(Command::Table { files }) => results::print(&results::read(&files)?),
         Some(Command::Charts { files, into }) => charts::write(&results::read(&files)?, &into)?,
         command => measure(command, &arguments.directory, arguments.disk_rounds, &Output { json: arguments.json })?,
@@ -167,12 +175,12 @@ fn measure(command: Option<Command>, directory: &Path, disk_rounds: usize, outpu
         Some(Command::Engine { in_flight, workflows }) => {
             engine::workflows(&runtime, at, &in_flight, workflows, &disk()?, output)
         }
-        Some(Command::Http { in_flight, workflows, submissions, running, cairn }) => {
+        Some(Command::Http { in_flight, workflows, submissions, running, without_views, cairn }) => {
             let disk = disk()?;
-            let program = cairn.map_or(Program::NoOp, Program::Cairn);
+            let program = cairn.map_or(Program::NoOp { views: !without_views }, Program::Cairn);
             runtime.block_on(async {
                 http::workflows(&program, at, &in_flight, workflows, &disk, output).await?;
-                if submissions > 0 && matches!(program, Program::NoOp) {
+                if submissions > 0 && matches!(program, Program::NoOp { views: true }) {
                     http::submissions(at, submissions, running, output).await?;
                 }
                 Ok(())

@@ -32,8 +32,8 @@ const LOOK: Duration = Duration::from_millis(50);
 
 /// Which program is measured.
 pub(crate) enum Program {
-    /// `cairn` with steps that do nothing, which is in this very program.
-    NoOp,
+    /// `cairn` with steps that do nothing, and with or without views, which is in this very program.
+    NoOp { views: bool },
     /// The one at this path, whose creations work on a sandbox cluster within it.
     Cairn(PathBuf),
 }
@@ -74,7 +74,10 @@ impl Server {
         ]
         .concat();
         let mut command = match program {
-            Program::NoOp => program_at(&std::env::current_exe()?, &[&["server"], &arguments[..]].concat()),
+            Program::NoOp { views } => {
+                let server = if *views { &["server"][..] } else { &["server", "--without-views"] };
+                program_at(&std::env::current_exe()?, &[server, &arguments].concat())
+            }
             Program::Cairn(path) => program_at(path, &arguments),
         };
         let (hears, alive) = std::io::pipe()?;
@@ -97,43 +100,46 @@ impl Server {
         process::peak_rss_mib_of(self.id)
     }
 
-    /// Waits until the views have so many reports, and gives the seconds that this took; not a number if it takes too long.
-    pub(crate) async fn views_written(&self, reports: usize) -> anyhow::Result<f64> {
+    /// Waits until the views have so many reports. That takes longer than anybody waits where they are far behind.
+    pub(crate) async fn views_written(&self, reports: usize) -> anyhow::Result<Behind> {
         let start = Instant::now();
         let mut log = BufReader::new(fs::File::open(self.data.join("views/deployment.log"))?);
-        let mut written = 0;
-        loop {
-            // On from where the last look ended.
-            written += lines(&mut log)?;
-            if written >= reports {
-                return Ok(start.elapsed().as_secs_f64());
-            }
+        let mut written = lines(&mut log)?;
+        let behind = reports.saturating_sub(written) as f64;
+        while written < reports {
             if start.elapsed() > VIEWS_TIME_MAX {
-                return Ok(f64::NAN);
+                return Ok(Behind { reports: behind, seconds: None });
             }
             tokio::time::sleep(LOOK).await;
+            // On from where the last look ended.
+            written += lines(&mut log)?;
         }
+        Ok(Behind { reports: behind, seconds: Some(start.elapsed().as_secs_f64()) })
     }
 
-    /// Ends it at once.
-    ///
-    /// # Errors
-    /// If it cannot be killed.
-    pub(crate) async fn kill(self) -> anyhow::Result<()> {
-        self.process.kill().await
-    }
-
-    /// Stops it, and gives the bytes that it leaves on the disk.
+    /// Stops it, in order or, where that could take minutes, at once; and gives the bytes that it leaves on the disk.
     ///
     /// # Errors
     /// If it does not stop, or what it leaves cannot be read.
-    pub(crate) async fn stop(self) -> anyhow::Result<Left> {
-        let ended = self.process.terminate().await?;
-        anyhow::ensure!(ended.status.success(), "it ended with {} and said:\n{}", ended.status, ended.output);
+    pub(crate) async fn stop(self, in_order: bool) -> anyhow::Result<Left> {
+        if in_order {
+            let ended = self.process.terminate().await?;
+            anyhow::ensure!(ended.status.success(), "it ended with {} and said:\n{}", ended.status, ended.output);
+        } else {
+            self.process.kill().await?;
+        }
         let left = |name: &str| process::allocated_bytes(&self.data.join(name)) as f64;
         let log = process::journal_bytes(&self.data.join("log"))? as f64;
         Ok(Left { log, index: left("journal"), views: left("views") })
     }
+}
+
+/// How far the views were behind the journal when the last workflow was answered.
+pub(crate) struct Behind {
+    /// So many reports.
+    pub(crate) reports: f64,
+    /// They were written so much later, if somebody has waited for that.
+    pub(crate) seconds: Option<f64>,
 }
 
 /// The bytes that a server leaves on the disk.
@@ -160,6 +166,7 @@ fn lines(reader: &mut impl BufRead) -> std::io::Result<usize> {
 }
 
 /// Is the server of [`Program::NoOp`], with the arguments of `cairn`.
-pub(crate) fn no_op_cairn(arguments: Vec<std::ffi::OsString>) -> std::process::ExitCode {
-    cairn_api::run_with_steps(std::iter::once("cairn".into()).chain(arguments), no_op::instead_of)
+pub(crate) fn no_op_cairn(arguments: Vec<std::ffi::OsString>, views: bool) -> std::process::ExitCode {
+    let instead = cairn_api::Instead { steps: no_op::instead_of, views };
+    cairn_api::run_with(std::iter::once("cairn".into()).chain(arguments), instead)
 }
