@@ -3,6 +3,7 @@
 pub(crate) mod samples;
 mod suite;
 mod agree;
+mod reference;
 mod damage;
 mod durable;
 mod reader;
