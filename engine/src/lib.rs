@@ -28,6 +28,7 @@ mod handle;
 mod clock;
 mod chance;
 mod panics;
+mod threads;
 mod journal;
 mod admission;
 pub mod store;

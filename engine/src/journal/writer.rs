@@ -6,10 +6,13 @@
 //!   *unknown*, not *no*.
 //! - The queue is bounded: who finds it full is told so at once.
 
+#[cfg(all(test, feature = "model"))]
+mod model;
+
 use std::{
     collections::VecDeque,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -26,6 +29,7 @@ use crate::{
     ids::CommitNumber,
     panics,
     store::{Append, Refusal, Store, StoreError},
+    threads::{Condvar, Mutex, MutexGuard, PoisonError, thread},
 };
 
 /// The most appends in one commit.
@@ -149,8 +153,7 @@ impl Writer {
         let mut ended = Some(ended);
         if here == Here::WhatIsAlone {
             let (shared, ended) = (Arc::clone(&shared), ended.take());
-            let thread = std::thread::Builder::new().name("cairn-writer".to_owned());
-            thread.spawn(move || {
+            thread::Builder::new().name("cairn-writer".to_owned()).spawn(move || {
                 while let Some(group) = shared.next_group() {
                     shared.commit(&mut shared.committing(), group);
                 }
