@@ -62,7 +62,7 @@ const MET: [&str; 27] = [
     "tried again",
 ];
 
-/// I1 to I18, I22, I26, I27, I29, I30 and I33.
+/// I1, I3 to I10, I12 to I17, I22, I26, I27, I29 and I30; of I33 that no workflow is ever unrecoverable.
 #[test]
 fn whatever_goes_wrong_every_creation_completes_or_leaves_nothing() -> anyhow::Result<()> {
     let wanted = count(20_000, 1_000_000);
