@@ -34,6 +34,8 @@ use crate::{
 
 /// When every world begins.
 const START: Timestamp = Timestamp::from_micros(1_767_225_600_000_000);
+/// After so many lives there were workflows enough: a thousand times what it takes.
+const LIVES_MAX: u32 = 10_000;
 /// How often people look after what waits for them.
 const ROUND: Duration = Duration::from_secs(120);
 /// After so many rounds they do not try again what is parked, but cancel it.
@@ -56,11 +58,15 @@ pub(crate) struct Ran {
 /// Runs the world of this seed until there were so many workflows and all have ended, and judges it.
 ///
 /// # Errors
-/// If an engine does not open, or anything cannot be read.
+/// If an engine does not open, nothing is accepted any more, or anything cannot be read.
 pub(crate) fn run(seed: u64, workflows: usize) -> anyhow::Result<Ran> {
     let mut world = World::new(seed, workflows);
+    let mut lives = 0;
     while world.clients.accepted() < world.wanted {
+        let accepted = world.clients.accepted();
+        ensure!(lives < LIVES_MAX, "in {LIVES_MAX} lives only {accepted} of {workflows} submissions were accepted");
         world.trouble()?;
+        lives += 1;
     }
     world.calm()?;
     let journal = world.kept.commits(CommitNumber(0), usize::MAX)?;
