@@ -48,16 +48,23 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     run_args(config::Args::parse_from(arguments))
 }
 
-/// The same, but in the engine of `dev` or `serve` this is otherwise.
+/// The same for `dev` alone, in whose engine this is otherwise.
+///
+/// Any other command is refused: creations that do nothing have no place beside a real cluster.
 #[must_use]
 pub fn run_with(arguments: impl IntoIterator<Item = OsString>, instead: Instead) -> ExitCode {
-    let mut args = config::Args::parse_from(arguments);
-    match &mut args.command {
-        Command::Serve(serve) => serve.testing.instead = Some(instead),
-        Command::Dev(dev) => dev.testing.instead = Some(instead),
-        _ => {}
-    }
+    let Some(args) = otherwise(config::Args::parse_from(arguments), instead) else {
+        eprintln!("cairn: only `dev` runs with other steps than its own: what is measured needs no real cluster");
+        return ExitCode::from(2);
+    };
     run_args(args)
+}
+
+/// These arguments with this otherwise; none if they are not `dev`'s.
+fn otherwise(mut args: config::Args, instead: Instead) -> Option<config::Args> {
+    let Command::Dev(dev) = &mut args.command else { return None };
+    dev.testing.instead = Some(instead);
+    Some(args)
 }
 
 fn run_args(args: config::Args) -> ExitCode {
@@ -69,6 +76,22 @@ fn run_args(args: config::Args) -> ExitCode {
             eprintln!("cairn: {}", telemetry::chain(error.as_ref()));
             // Wrong settings are wrong use, as wrong arguments are; everything else is a failure.
             if error.is::<config::ConfigError>() { ExitCode::from(2) } else { ExitCode::FAILURE }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_but_dev_runs_with_other_steps_than_its_own() {
+        let instead = Instead { steps: Arc::clone, views: true };
+        let runs = |command: &[&str]| otherwise(config::Args::parse_from([&["cairn"], command].concat()), instead);
+        let dev = runs(&["dev", "--port", "0"]).expect("it is what is measured");
+        assert!(matches!(dev.command, Command::Dev(dev) if dev.testing.instead.is_some()));
+        for other in [&["serve", "--kubeconfig", "kubeconfig"][..], &["demo"], &["sandbox"], &["prove"]] {
+            assert!(runs(other).is_none(), "{other:?}");
         }
     }
 }
