@@ -2,6 +2,8 @@
 
 use std::{fmt::Write as _, fs, path::Path};
 
+use anyhow::Context as _;
+
 use crate::results::Row;
 
 const WIDTH: f64 = 720.0;
@@ -24,7 +26,7 @@ enum Scale {
     Logarithmic,
 }
 
-/// Writes `throughput.svg` and `p99.svg` into `directory`.
+/// Writes `throughput.svg` and `p99.svg` into `directory`, which is made if it is not there.
 ///
 /// # Errors
 /// If there is nothing to draw, or the directory cannot be written.
@@ -32,8 +34,9 @@ pub(crate) fn write(rows: &[Row], directory: &Path) -> anyhow::Result<()> {
     let throughput = chart(rows, "workflows_per_s", "workflows/s", Scale::FromZero);
     let p99 = chart(rows, "p99_ms", "p99, ms", Scale::Logarithmic);
     for (name, svg) in [("throughput.svg", throughput), ("p99.svg", p99)] {
-        let svg = svg.ok_or_else(|| anyhow::anyhow!("no measurement with several in flight is in the results"))?;
-        fs::write(directory.join(name), svg)?;
+        let svg = svg.context("no measurement with several in flight is in the results")?;
+        let cannot = || format!("cannot write {name} into {}, which --into names", directory.display());
+        fs::create_dir_all(directory).and_then(|()| fs::write(directory.join(name), svg)).with_context(cannot)?;
     }
     Ok(())
 }
