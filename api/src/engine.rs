@@ -162,10 +162,10 @@ pub(crate) fn open_store(data: &Path) -> Result<Arc<dyn Store>, StoreError> {
         tracing::warn!(why, aside, "the journal's index was made again from its log");
     }
     for place in in_ranges(&healed) {
-        tracing::warn!(place, "a damaged place of the journal's log was put back from its index");
+        tracing::warn!(place, "a damaged place of the journal's log was put right");
     }
     if let Some(Cut { file, offset, bytes }) = cut {
-        tracing::warn!(file, offset, bytes, "a write that was never finished, and so never acknowledged, was cut off");
+        tracing::warn!(file, offset, bytes, "the journal's log ended in a write that was not whole: it was cut off");
     }
     Ok(Arc::new(store))
 }

@@ -133,7 +133,8 @@ impl Indexed {
             failed: AtomicBool::new(false),
         };
         opened.examine()?;
-        opened.complete = opened.guarded(|| opened.db.remove(AT_REST_KEY))?.is_some();
+        // A start that fails leaves it as it was: what begins is told by [`Indexed::begin`].
+        opened.complete = opened.guarded(|| opened.db.get(AT_REST_KEY))?.is_some();
         Ok(opened)
     }
 

@@ -94,21 +94,21 @@ pub(super) fn is_torn(bytes: &[u8], offset: usize) -> bool {
     if last < HEAD_BYTES && written.starts_with(&[0; 4]) {
         return true;
     }
-    // A length of which a sector took a part says nothing.
-    if has_lost_its_length(bytes, offset) {
-        return true;
-    }
     let claimed = written.first_chunk::<4>().map_or(0, |length| u32::from_le_bytes(*length) as usize);
     let claimed_end = claimed.saturating_add(OVERHEAD_BYTES);
     let plausible = claimed > 0 && claimed_end <= written.len();
-    if plausible && last >= claimed_end {
-        return false;
+    if !plausible || last + 1 != claimed_end {
+        // A length of which a sector took a part says nothing.
+        if has_lost_its_length(bytes, offset) {
+            return true;
+        }
+        // Where something was written behind it, it was written whole once.
+        if plausible {
+            return last + 1 < claimed_end;
+        }
     }
-    if plausible && last + 1 < claimed_end {
-        return true;
-    }
-    let mut from = offset;
-    let end = offset + last + 1;
+    // What a sector took of the head was looked at already.
+    let (mut from, end) = (offset + HEAD_BYTES, offset + last + 1);
     while from < end {
         let to = ((from / SECTOR_BYTES + 1) * SECTOR_BYTES).min(end);
         if bytes[from..to].iter().all(|byte| *byte == 0) {
@@ -119,12 +119,15 @@ pub(super) fn is_torn(bytes: &[u8], offset: usize) -> bool {
     false
 }
 
-/// Whether the length ends at the border of a sector or stands across it, and one side of that is zero: as if that sector
-/// was never written.
+/// Whether a sector that was never written took the length, or enough of it that what is left says too little: what stands
+/// in that sector is zero.
 fn has_lost_its_length(bytes: &[u8], offset: usize) -> bool {
     let border = (offset / SECTOR_BYTES + 1) * SECTOR_BYTES;
     let is_lost = |from: usize, to: usize| bytes.get(from..to).is_some_and(|lost| lost.iter().all(|byte| *byte == 0));
-    border <= offset + 4 && (is_lost(offset, border) || is_lost(border, border + SECTOR_BYTES))
+    let has_lost_its_beginning = border <= offset + HEAD_BYTES && is_lost(offset, border);
+    // Three bytes of it say all: no commit is larger.
+    let has_lost_its_rest = border < offset + 3 && is_lost(border, border + SECTOR_BYTES);
+    has_lost_its_beginning || has_lost_its_rest
 }
 
 /// The payload of a last frame that lacks nothing but what a lost sector took of its length: its checksum tells.
@@ -232,14 +235,34 @@ mod tests {
 
     #[test]
     fn every_flipped_bit_of_a_frame_is_noticed_and_is_no_torn_write() {
-        // Also where its last bytes are zero.
-        for payload in [vec![0x5a; 1000], [vec![0x5a; 300], vec![0; 3]].concat()] {
-            let whole = segment(&[&payload]);
-            for bit in 0..(OVERHEAD_BYTES + payload.len()) * 8 {
-                let mut bytes = whole.clone();
-                bytes[bit / 8] ^= 1 << (bit % 8);
-                assert_eq!(at(&bytes, 0), Found::Bad, "bit {bit}");
-                assert!(!is_torn(&bytes, 0), "bit {bit}");
+        // Also where its last bytes are zero, or those of its length at the border of a sector.
+        for payload in [vec![0x5a; 1000], [vec![0x5a; 300], vec![0; 3]].concat(), vec![0x5a; 512]] {
+            for offset in [0].into_iter().chain(SECTOR_BYTES - OVERHEAD_BYTES..SECTOR_BYTES) {
+                let mut bytes = vec![0; 4096];
+                bytes[offset..][..OVERHEAD_BYTES + payload.len()].copy_from_slice(&encode(&payload));
+                for bit in offset * 8..(offset + OVERHEAD_BYTES + payload.len()) * 8 {
+                    bytes[bit / 8] ^= 1 << (bit % 8);
+                    assert_eq!(at(&bytes, offset), Found::Bad, "bit {bit} of a frame at {offset}");
+                    assert!(!is_torn(&bytes, offset), "bit {bit} of a frame at {offset}");
+                    bytes[bit / 8] ^= 1 << (bit % 8);
+                }
+            }
+        }
+    }
+
+    /// What was written behind it tells that the first was written whole, and so acknowledged: it is no torn write, although
+    /// the sector in which it ends and the second begins is gone.
+    #[test]
+    fn a_frame_behind_which_another_was_written_is_not_torn_whatever_sector_is_lost() {
+        for offset in SECTOR_BYTES - 200..SECTOR_BYTES - 2 {
+            for length in [180, 300, 400] {
+                let mut bytes = vec![0; 4096];
+                let frames = [encode(&vec![0x5a; length]), encode(&[0x5a; 1300])].concat();
+                bytes[offset..][..frames.len()].copy_from_slice(&frames);
+                bytes[SECTOR_BYTES..2 * SECTOR_BYTES].fill(0);
+                let is_before_it = offset + OVERHEAD_BYTES + length <= SECTOR_BYTES;
+                assert_eq!(at(&bytes, offset) == Found::Bad, !is_before_it);
+                assert!(is_before_it || !is_torn(&bytes, offset), "{length} bytes at {offset}");
             }
         }
     }

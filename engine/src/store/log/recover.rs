@@ -191,8 +191,8 @@ impl Walk<'_> {
         if flawed {
             self.healed.push(format!("the header of {}", place(0)));
         }
-        let truncated = header.is_none_or(|header| header.bytes > bytes.len() as u64);
-        if truncated && !flawed {
+        let may_be_truncated = header.is_none_or(|header| header.bytes > bytes.len() as u64);
+        if !flawed && may_be_truncated {
             flawed = true;
             self.healed.push(format!("the end of {}", place(bytes.len())));
         }
@@ -211,7 +211,9 @@ impl Walk<'_> {
                     payload.into()
                 }
                 (Found::End, None) if bound.is_none() => {
-                    if truncated && is_last && !self.other.is_some_and(|other| other.is_complete()) {
+                    // Where a length would stand and is zero, no frame follows; where the file has none, one may have.
+                    let may_lack = may_be_truncated && bytes.len() < offset + 4;
+                    if may_lack && is_last && !self.other.is_some_and(|other| other.is_complete()) {
                         return Err(self.damaged(
                             &place(bytes.len()),
                             "the segment is cut off here, and the index may lack what is missing",
@@ -224,7 +226,8 @@ impl Walk<'_> {
                     self.healed.push(format!("the length of commit {}, {}", self.next, place(offset)));
                     payload.to_vec().into()
                 }
-                (Found::Bad, None) if is_last && frame::is_torn(&bytes, offset) => {
+                // What the index knows of was acknowledged: that it lacks it now is a loss.
+                (Found::Bad, None) if is_last && self.next > self.known.0 && frame::is_torn(&bytes, offset) => {
                     torn = true;
                     break;
                 }
@@ -345,7 +348,6 @@ impl Walk<'_> {
             }
         }
         let file = path.file_name().map(|name| format!("log/{}", name.to_string_lossy())).unwrap_or_default();
-        tracing::warn!(file, offset, bytes = zeros.len(), "cut the end of the log: a write that was never finished");
         self.cut = Some(Cut { file, offset: offset as u64, bytes: zeros.len() as u64 });
         Ok(())
     }

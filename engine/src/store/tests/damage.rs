@@ -42,6 +42,20 @@ impl Journal {
         Self { dir, commits }
     }
 
+    /// The same, as a kill leaves it.
+    fn killed() -> Self {
+        let journal = Self::new();
+        let (store, _) = journal.open().expect("it opens");
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        copy(journal.dir.path(), dir.path());
+        let commits = store.commits(CommitNumber(0), usize::MAX).expect("it reads");
+        Self { dir, commits }
+    }
+
+    fn last_segment(&self) -> u64 {
+        (1..).take_while(|number| self.segment(*number).exists()).last().expect("there is one")
+    }
+
     fn segment(&self, number: u64) -> PathBuf {
         self.dir.path().join(format!("log/{number:06}.log"))
     }
@@ -154,10 +168,37 @@ fn a_bit_flipped_in_a_header_of_a_segment_is_healed() {
     }
 }
 
+/// I28: of a journal that was killed nobody knows whether the index has everything. The log has it, whatever its last header
+/// says: behind its last frame there is room, and nothing in it.
+#[test]
+fn a_bit_flipped_in_the_last_header_of_a_killed_journal_is_healed() {
+    for at in [0, 30, 70] {
+        let mut journal = Journal::killed();
+        let last = journal.last_segment();
+        flip(&journal.segment(last), at, 3);
+        let report = journal.opens_whole();
+        assert_eq!(report.healed, [format!("the header of log/{last:06}.log at byte 0")]);
+    }
+}
+
+/// A start that fails half-way leaves the index as complete as it was: the next one heals what this one could not.
+#[test]
+fn a_log_that_could_not_be_healed_at_one_start_is_healed_at_the_next() {
+    let mut journal = Journal::new();
+    let last = journal.last_segment();
+    let file = OpenOptions::new().write(true).open(journal.segment(last)).expect("it is there");
+    file.set_len(100).expect("it can be cut");
+    let in_the_way = journal.dir.path().join("log/healed.tmp");
+    fs::create_dir(&in_the_way).expect("it can be made");
+    assert!(matches!(journal.open(), Err(StoreError::Io { .. })));
+    fs::remove_dir(&in_the_way).expect("it is empty");
+    assert!(!journal.opens_whole().healed.is_empty());
+}
+
 #[test]
 fn a_missing_emptied_or_truncated_segment_is_healed_from_the_index() {
     let mut journal = Journal::new();
-    let last = (1..).take_while(|number| journal.segment(*number).exists()).last().expect("there is one");
+    let last = journal.last_segment();
     for segment in [1, 2, last] {
         fs::remove_file(journal.segment(segment)).expect("it is there");
         journal.opens_whole();
@@ -195,7 +236,7 @@ fn blocks_zeroed_swapped_or_taken_from_elsewhere_in_the_log_are_healed() {
 #[test]
 fn a_copy_of_a_segment_behind_the_log_is_set_aside_and_never_takes_part() {
     let mut journal = Journal::new();
-    let last = (1..).take_while(|number| journal.segment(*number).exists()).last().expect("there is one");
+    let last = journal.last_segment();
     let whole: Vec<_> = (1..=last).map(|number| fs::read(journal.segment(number)).expect("it reads")).collect();
     for stray in [last + 1, last + 2, 20_261_123] {
         for content in [&whole[0], &whole[1], &b"no segment at all".repeat(99)] {
@@ -224,7 +265,7 @@ fn a_copy_of_a_segment_behind_the_log_is_set_aside_and_never_takes_part() {
 fn a_copy_of_a_segment_that_may_stand_for_a_lost_one_is_named_and_nothing_is_changed() {
     for stray in [0, 1, 20_261_123] {
         let journal = Journal::new();
-        let last = (1..).take_while(|number| journal.segment(*number).exists()).last().expect("there is one");
+        let last = journal.last_segment();
         let stray = if stray < 2 { last + stray } else { stray };
         fs::copy(journal.segment(1), journal.segment(stray)).expect("it copies");
         fs::remove_dir_all(journal.index()).expect("it is there");
@@ -248,7 +289,7 @@ fn a_segment_overwritten_by_another_is_healed_from_the_index_wherever_it_stands(
     journal.commits = store.commits(CommitNumber(0), usize::MAX).expect("it reads");
     store.close().expect("it comes to rest");
     drop(store);
-    let last = (1..).take_while(|number| journal.segment(*number).exists()).last().expect("there is one");
+    let last = journal.last_segment();
     assert!(last > 2, "the journal has a middle");
     for (from, to) in [(1, 2), (last, 2), (2, 1), (1, last), (last - 1, last)] {
         if journal.segment(to).exists() && journal.segment(from).exists() && from != to {
@@ -289,7 +330,7 @@ fn a_segment_or_a_frame_of_another_journal_is_healed_from_the_index_and_named_wi
 #[test]
 fn a_frame_that_is_there_twice_in_the_last_segment_is_taken_out() {
     let mut journal = Journal::new();
-    let last = (1..).take_while(|number| journal.segment(*number).exists()).last().expect("there is one");
+    let last = journal.last_segment();
     let frames = frames_of(&fs::read(journal.segment(last)).expect("it reads")).len();
     assert!(frames > 1);
     for nth in 0..frames {
@@ -305,7 +346,7 @@ fn a_frame_that_is_there_twice_in_the_last_segment_is_taken_out() {
 #[test]
 fn a_log_that_holds_a_segment_twice_is_put_right() {
     let mut journal = Journal::new();
-    let last = (1..).take_while(|number| journal.segment(*number).exists()).last().expect("there is one");
+    let last = journal.last_segment();
     let mut bytes = fs::read(journal.segment(last)).expect("it reads");
     bytes[12..20].copy_from_slice(&(last + 1).to_le_bytes());
     let sum = crc32c::crc32c(&bytes[..68]).to_le_bytes();
@@ -422,7 +463,7 @@ fn damage_at_the_same_place_in_both_copies_is_named_and_nothing_starts_on_it() {
 fn a_tail_that_both_copies_may_lack_is_named() {
     let journal = Journal::new();
     fs::remove_dir_all(journal.index()).expect("it is there");
-    let last = (1..).take_while(|number| journal.segment(*number).exists()).last().expect("there is one");
+    let last = journal.last_segment();
     let file = OpenOptions::new().write(true).open(journal.segment(last)).expect("it is there");
     file.set_len(200).expect("it can be cut");
     journal.is_named(&format!("log/{last:06}.log at byte"));
@@ -452,7 +493,7 @@ fn killed_after_any_commit_a_journal_opens_with_all_that_was_acknowledged() {
 #[test]
 fn a_write_that_was_torn_is_cut_and_told_and_what_stands_before_it_stays() {
     let mut journal = Journal::new();
-    let last = (1..).take_while(|number| journal.segment(*number).exists()).last().expect("there is one");
+    let last = journal.last_segment();
     let path = journal.segment(last);
     let whole = fs::read(&path).expect("it reads");
     let end = frames_of(&whole).last().expect("it has frames").1.end;
