@@ -1,5 +1,5 @@
-//! The group commit under a model checker: two workflows and two clients at once, their threads taking turns in any order,
-//! on a store that works, or fails at any of its commits.
+//! The group commit under a model checker: three workflows at once, from their submissions to their ends, their threads taking
+//! turns in any order, on a store that works, or fails at any of its commits. An order that breaks a rule is printed.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 

@@ -113,7 +113,7 @@ fn agree(one: &dyn Store, other: &dyn Store) {
 }
 
 /// I22, I24, I26: who is active, what each service holds and each tenant uses, and what each key was used for.
-fn agrees(store: &dyn Store, reference: &Reference) {
+fn is_as_told(store: &dyn Store, reference: &Reference) {
     assert_eq!(store.active().expect("it reads"), reference.active());
     let records = store.services(None).expect("it reads").into_iter();
     let told = records.map(|record| ((record.tenant, record.service), (record.live, record.busy, record.holds)));
@@ -153,7 +153,7 @@ proptest! {
             let answers = disk.commit(appends.clone(), NOW).expect("the store works");
             assert_eq!(answers, memory.commit(appends.clone(), NOW).expect("the store works"));
             appends.iter().zip(&answers).for_each(|(append, answer)| reference.hear(append, answer));
-            agrees(&memory, &reference);
+            is_as_told(&memory, &reference);
             if nth == reopened_after {
                 drop(disk);
                 disk = DurableStore::open(&small(dir.path())).expect("it opens").0;
@@ -161,6 +161,6 @@ proptest! {
             }
         }
         agree(&disk, &memory);
-        agrees(&disk, &reference);
+        is_as_told(&disk, &reference);
     }
 }
