@@ -15,7 +15,7 @@ use crate::started;
 const CUT_OFF_AFTER: Duration = Duration::from_secs(60);
 
 async fn connect(cairn: &Cairn) -> anyhow::Result<TcpStream> {
-    let address = cairn.client.base().strip_prefix("http://").context("a plain URL")?;
+    let address = cairn.client.url().strip_prefix("http://").context("a plain URL")?;
     Ok(TcpStream::connect(address).await?)
 }
 

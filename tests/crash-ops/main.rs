@@ -5,8 +5,11 @@
 //!   with `tests/run proof` all. Fewer than `tests/counts.toml` records is a failure.
 //! - A creation that succeeds is swept, and some that fail and roll back. Then pairs: killed again while it recovers.
 //! - The cluster lives on in a process of its own. What must hold at the end is the oracle's to say.
+//! - At random moments, too, under the load of many tenants ([`load`]).
 //! - Threads take turns as they like: the same point may be another operation in the next run. So a failure names the
 //!   operation that was last recorded, and the sweep looks at each place many times.
+
+mod load;
 
 use std::os::unix::process::ExitStatusExt as _;
 
@@ -97,6 +100,8 @@ struct Run {
     reached: usize,
     /// How many storage operations its last life took, if that was over before its point.
     over_after: Option<usize>,
+    /// How often it was made again with another point.
+    moved: usize,
 }
 
 /// A creation that is killed at each of these points in turn, and then left alone.
@@ -127,8 +132,9 @@ async fn killed_at(scenario: Scenario, points: &[Point]) -> anyhow::Result<Run> 
 /// that it has.
 async fn killed_once_at(scenario: Scenario, mut point: Point) -> anyhow::Result<Run> {
     let mut run = Run::default();
-    for _ in 0..TRIES {
+    for moved in 0..TRIES {
         run = killed_at(scenario, &[point]).await.with_context(|| format!("{point:?}"))?;
+        run.moved = moved;
         let Some(operations) = run.over_after.filter(|operations| *operations > 0) else { break };
         point.operation = 1 + point.operation % operations;
     }
@@ -171,10 +177,11 @@ async fn sweep(name: &str, runs: Vec<(Scenario, Vec<Point>)>) -> anyhow::Result<
         .collect()
         .await;
     let reached: usize = results.iter().filter_map(|(_, result)| result.as_ref().ok()).map(|run| run.reached).sum();
+    let moved: usize = results.iter().filter_map(|(_, result)| result.as_ref().ok()).map(|run| run.moved).sum();
     let ended = |failing: bool| results.iter().filter(|(fails, result)| *fails == failing && result.is_ok()).count();
     let faults: Vec<&String> = results.iter().filter_map(|(_, result)| result.as_ref().err()).collect();
     println!(
-        "{name}: runs {ran}, points reached {reached}, resumed {}, rolled back {}, violations {}",
+        "{name}: runs {ran}, points reached {reached} ({moved} of them others than meant), resumed {}, rolled back {}, violations {}",
         ended(false),
         ended(true),
         faults.len()

@@ -1,19 +1,13 @@
-//! SIGKILL, at every append of a creation and at any moment: the next start goes on, and the client that was not answered
+//! SIGKILL, at every append of a creation: the next start goes on, and the client that was not answered
 //! asks again with the same key.
 
-use std::time::Duration;
-
 use anyhow::{Context as _, ensure};
-use cairn_engine::{Fact, Outcome};
-use cairn_steps::report::STATUSES;
 use cairn_tests::{
     creation::{accepted, ends, submit, workflow_of},
-    oracle::Told,
     program::CairnOptions,
-    site::{Numbers, Site, commits, seed, statuses},
+    site::{Site, commits},
 };
 use futures::{StreamExt as _, stream};
-use serde_json::json;
 
 /// Points that are tried at the same time: most of each is waiting.
 const AT_ONCE: usize = 4;
@@ -86,38 +80,4 @@ async fn killed_at_any_of_its_appends_a_creation_ends_with_ten_reports() -> anyh
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_at_any_of_its_appends_a_creation_that_fails_leaves_nothing() -> anyhow::Result<()> {
     sweep(CairnOptions { fail_at: Some("tenant_synced".to_owned()), ..CairnOptions::default() }).await
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn killed_again_and_again_at_random_moments_every_creation_ends() -> anyhow::Result<()> {
-    let mut numbers = Numbers::of(seed());
-    let site = Site::new().await?;
-    let mut told = Vec::new();
-    for round in 0..8 {
-        let cairn = site.cairn(CairnOptions::default()).await?;
-        // Later creations begin while earlier ones are being resumed.
-        let body = json!({ "user": "acme", "service_name": format!("search-{round}") });
-        let answer = cairn.client.post("/clusters", &body).await?.expect(202)?;
-        let service = format!("search-{round}");
-        told.push(Told::Accepted { workflow: workflow_of(&answer)?, tenant: "acme".to_owned(), service, input: None });
-        // A moment, not a wait for anything: that is what is tried here.
-        tokio::time::sleep(Duration::from_millis(numbers.below(400))).await;
-        cairn.process.kill().await?;
-        site.verify().await.with_context(|| format!("after kill {round}"))?;
-    }
-    let cairn = site.cairn(CairnOptions::default()).await?;
-    for round in 0..8 {
-        let path = format!("/workflows?user=acme&service_name=search-{round}");
-        let listed = cairn.client.get(&path).await?.expect(200)?.json()?;
-        let id = listed["workflows"][0]["id"].as_str().context("it was accepted")?.to_owned();
-        cairn.client.workflow_when(&id, |workflow| workflow["status"] == "succeeded").await?;
-        let reports = cairn.client.get(&format!("/deployment/reports/acme/search-{round}")).await?.json()?;
-        ensure!(statuses(&reports) == STATUSES, "{reports}");
-        told.push(Told::Ended { workflow: id.parse()?, outcome: Outcome::Succeeded });
-    }
-    let evidence = site.judge(&cairn.client, told).await?;
-    let probes = evidence.commits.iter().flat_map(|commit| &commit.entries);
-    let probes = probes.filter(|entry| matches!(entry.fact, Fact::Probed { .. })).count();
-    println!("8 kills, {probes} interrupted attempts were probed");
-    Ok(())
 }

@@ -84,12 +84,6 @@ impl Client {
         Self { base: base.to_owned(), http }
     }
 
-    /// Where it asks.
-    #[must_use]
-    pub fn base(&self) -> &str {
-        &self.base
-    }
-
     /// `GET path`
     ///
     /// # Errors
