@@ -332,7 +332,10 @@ impl Engine {
     pub async fn grown(&self, workflow: WorkflowId, seen: Sequence) {
         // Registered before it is looked: nothing is missed in between.
         let mut watched = self.inner.watchers.watch(workflow);
-        let known = self.entries(workflow).await.ok().and_then(|entries| entries.last().map(|entry| entry.sequence));
+        let known = match self.live(workflow).await {
+            Some(live) => Some(live.sequence()),
+            None => self.state(workflow).await.ok().flatten().map(|state| state.sequence()),
+        };
         if known.is_none_or(|known| known <= seen) {
             self.until(&mut watched, |growth| growth.sequence > seen).await;
         }
@@ -344,10 +347,14 @@ impl Engine {
     /// [`ControlError`] if there is no such workflow, or the engine has stopped.
     pub async fn settled(&self, workflow: WorkflowId) -> Result<WorkflowState, ControlError> {
         let mut watched = self.inner.watchers.watch(workflow);
+        let mut known = self.live(workflow).await;
         loop {
-            let state = self.state(workflow).await?.ok_or(ControlError::NotFound { workflow })?;
+            let state = match known.take() {
+                Some(state) => state,
+                None => Arc::new(self.state(workflow).await?.ok_or(ControlError::NotFound { workflow })?),
+            };
             if is_settled(&state) {
-                return Ok(state);
+                return Ok(Arc::unwrap_or_clone(state));
             }
             if *self.inner.closed.borrow() {
                 return Err(ControlError::ShuttingDown);
@@ -355,8 +362,17 @@ impl Engine {
             if self.inner.stopped.borrow().is_some() {
                 return Err(ControlError::Stopped { why: self.why_stopped() });
             }
-            self.until(&mut watched, |growth| growth.settled && growth.sequence > state.sequence()).await;
+            self.until(&mut watched, |growth| growth.settled.is_some() && growth.sequence > state.sequence()).await;
+            let settled = watched.growth.borrow().settled.clone();
+            known = settled.filter(|settled| settled.sequence() > state.sequence());
         }
+    }
+
+    /// The workflow as the executor drives it: what is durable, or was a moment ago. None if it drives no such workflow.
+    async fn live(&self, workflow: WorkflowId) -> Option<Arc<WorkflowState>> {
+        let (reply, answer) = oneshot::channel();
+        self.inner.events.send(Event::Look { workflow, reply }).ok()?;
+        answer.await.ok().flatten()
     }
 
     /// Returns once the workflow's growth is as wanted, or the engine has stopped.
@@ -468,10 +484,11 @@ pub(crate) struct Watchers {
 }
 
 /// How far a workflow is.
-#[derive(Clone, Copy, Default)]
+#[derive(Default)]
 struct Growth {
     sequence: Sequence,
-    settled: bool,
+    /// Its state, if it is finished or waits for a person.
+    settled: Option<Arc<WorkflowState>>,
 }
 
 /// One who watches a workflow.
@@ -498,10 +515,11 @@ impl Watchers {
     }
 
     /// The workflow has got this far, durably.
-    pub(crate) fn grown(&self, state: &WorkflowState) {
+    pub(crate) fn grown(&self, state: &Arc<WorkflowState>) {
         let growth = self.growth.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(sender) = growth.get(&state.id()) {
-            sender.send_replace(Growth { sequence: state.sequence(), settled: is_settled(state) });
+            let settled = is_settled(state).then(|| Arc::clone(state));
+            sender.send_replace(Growth { sequence: state.sequence(), settled });
         }
     }
 

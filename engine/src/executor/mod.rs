@@ -60,6 +60,8 @@ pub(crate) enum Event {
     Begin(Box<WorkflowState>),
     /// A client asks for this.
     Ask { workflow: WorkflowId, wish: Wish, reply: Answer },
+    /// Somebody wants to know how far this workflow is, if it is driven.
+    Look { workflow: WorkflowId, reply: oneshot::Sender<Option<Arc<WorkflowState>>> },
     /// What was in hand has ended.
     Ended { workflow: WorkflowId, turn: u64, ended: Box<Ended> },
     /// An append was answered.
@@ -181,6 +183,10 @@ impl Executor {
         match event {
             Event::Begin(state) => self.begin(*state),
             Event::Ask { workflow, wish, reply } => self.ask(workflow, wish, reply),
+            Event::Look { workflow, reply } => {
+                // Who asked may have gone.
+                let _ = reply.send(self.live.get(&workflow).map(|live| Arc::clone(&live.state)));
+            }
             Event::Ended { workflow, turn, ended } => self.on_ended(workflow, turn, ended),
             Event::Appended { workflow, answer } => self.on_appended(workflow, answer),
             Event::SlotFree { workflow, turn } => self.on_slot_free(workflow, turn),
@@ -243,7 +249,7 @@ impl Executor {
             let _ = reply.send(Ok(state.clone()));
         }
         let finished = state.outcome().is_some();
-        self.parts.watchers.grown(state);
+        self.parts.watchers.grown(&live.state);
         match (kept, next) {
             (Some(attempting), _) => match attempting.ended {
                 Some(ended) => live.hand = Hand::Ended(ended),

@@ -151,6 +151,11 @@ pub(crate) fn is_put_once(key: &[u8]) -> bool {
     matches!(key.first(), Some(&(COMMIT | APPEND)))
 }
 
+/// Whether the value under such a key is always a short one: names, ids, a few amounts.
+pub(crate) fn is_short(key: &[u8]) -> bool {
+    matches!(key.first(), Some(&(ACTIVE | SUBMISSION | LISTED | USAGE | BY_TENANT | BY_SERVICE | BY_SERVICE_NAME)))
+}
+
 /// The id that a listing's key ends with.
 pub(crate) fn listed_workflow(key: &[u8]) -> Option<WorkflowId> {
     key.last_chunk::<16>().map(|bytes| WorkflowId::from_bytes(*bytes))

@@ -167,7 +167,8 @@ impl Indexed {
                 if keys::is_put_once(key) && value.is_some() {
                     continue;
                 }
-                let pieces_before = pieces(self.db.get(key)?.as_deref());
+                // What is always short is never in pieces, before or now.
+                let pieces_before = if keys::is_short(key) { 0 } else { pieces(self.db.get(key)?.as_deref()) };
                 let pieces_now = match value {
                     Some(value) => insert(&mut batch, key, value),
                     None => {
