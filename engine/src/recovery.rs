@@ -5,7 +5,7 @@
 //!   journaled, left alone and named in the engine's health.
 //! - Each is claimed by its expected sequence, with the first thing that this engine appends to it.
 
-use std::sync::Arc;
+use std::{num::NonZero, sync::Arc, thread};
 
 use tokio::sync::oneshot;
 
@@ -21,6 +21,9 @@ use crate::{
     state::{WorkflowState, fold},
     store::{Append, Store, StoreError},
 };
+
+/// Fewer than that are not worth a thread.
+const SHARE_MIN: usize = 1_000;
 
 /// The workflows to drive, oldest first.
 pub(crate) async fn recover(
@@ -86,7 +89,21 @@ fn replay_active(store: &dyn Store) -> Result<Vec<Replayed>, StoreError> {
         Ok(Err(illegal)) => Err(illegal.to_string()),
         Err(error) => Err(error.to_string()),
     };
-    Ok(store.active()?.into_iter().map(|workflow| (workflow, replay(workflow))).collect())
+    let replay_all = |share: &[WorkflowId]| -> Vec<Replayed> {
+        share.iter().map(|workflow| (*workflow, replay(*workflow))).collect()
+    };
+    let active = store.active()?;
+    let cores = thread::available_parallelism().map_or(1, NonZero::get);
+    if active.len() < cores * SHARE_MIN {
+        return Ok(replay_all(&active));
+    }
+    thread::scope(|scope| {
+        let shares: Vec<_> =
+            active.chunks(active.len().div_ceil(cores)).map(|share| scope.spawn(move || replay_all(share))).collect();
+        // In the order of the shares, and so oldest first.
+        let replayed: Result<Vec<_>, _> = shares.into_iter().map(thread::ScopedJoinHandle::join).collect();
+        replayed.map(|replayed| replayed.into_iter().flatten().collect()).map_err(|_| StoreError::Stopped)
+    })
 }
 
 type Parking = (WorkflowState, oneshot::Receiver<Result<Vec<crate::entry::Entry>, AppendError>>);
