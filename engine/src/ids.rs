@@ -306,7 +306,9 @@ impl Json {
     /// # Errors
     /// [`JsonError`] if it is too long, or cannot be serialized.
     pub fn of<T: Serialize + ?Sized>(value: &T) -> Result<Self, JsonError> {
-        Self::checked(serde_json::to_vec(value)?)
+        let mut bytes = Vec::with_capacity(512);
+        serde_json::to_writer(&mut bytes, value)?;
+        Self::checked(bytes)
     }
 
     /// The JSON text `bytes`.

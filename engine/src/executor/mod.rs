@@ -15,6 +15,7 @@ mod tests;
 use std::{
     cmp::Reverse,
     collections::{BinaryHeap, HashMap, VecDeque},
+    pin::pin,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -150,14 +151,15 @@ impl Executor {
     async fn run(mut self, mut events: mpsc::UnboundedReceiver<Event>) {
         let mut stopped = self.parts.writer.stopped();
         let mut round = Vec::new();
+        // One for all rounds: each new one would wake whoever waits for the first of all timers.
+        let mut sleep = pin!(tokio::time::sleep_until(self.wake()));
         'rounds: loop {
-            let wake = self.wake();
             tokio::select! {
                 biased;
                 // After a failed write or sync nothing more is done.
                 _ = stopped.wait_for(Option::is_some) => break,
                 received = events.recv_many(&mut round, ROUND_EVENTS_MAX) => if received == 0 { break },
-                () = tokio::time::sleep_until(wake) => {}
+                () = &mut sleep => {}
             }
             for event in round.drain(..) {
                 if stopped.has_changed().unwrap_or(true) {
@@ -170,6 +172,11 @@ impl Executor {
             self.append_all();
             if self.is_closed() {
                 break;
+            }
+            let wake = self.wake();
+            // What it wakes for too early does no harm.
+            if sleep.is_elapsed() || wake < sleep.deadline() {
+                sleep.as_mut().reset(wake);
             }
         }
         self.drop_all().await;
@@ -410,8 +417,16 @@ impl Executor {
 
     /// Hands over what this round has come to.
     fn append_all(&mut self) {
-        if !self.appends.is_empty() {
-            self.parts.writer.append(std::mem::take(&mut self.appends));
+        while let Some(last) = self.appends.pop() {
+            let workflow = last.append.workflow;
+            let refused = if self.appends.is_empty() { self.parts.writer.append_alone(last) } else { Err(last) };
+            match refused {
+                Ok(answer) => self.on_appended(workflow, answer),
+                Err(last) => {
+                    self.appends.push(last);
+                    return self.parts.writer.append(std::mem::take(&mut self.appends));
+                }
+            }
         }
     }
 

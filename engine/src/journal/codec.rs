@@ -20,6 +20,9 @@ pub(crate) const VERSION: u8 = 1;
 /// The most bytes of one fact: two JSON values at their limit, and room for words.
 pub(crate) const FACT_BYTES_MAX: usize = 1024 * 1024;
 
+/// Most facts are shorter.
+const FACT_BYTES_USUAL: usize = 512;
+
 /// The most bytes of one commit.
 pub(crate) const COMMIT_BYTES_MAX: usize = 256 * 1024 * 1024;
 
@@ -70,7 +73,8 @@ impl From<&Header> for v1::Header {
 
 /// A fact's bytes: what its entry's hash covers, and what is stored.
 pub(crate) fn encode_fact(fact: &Fact) -> Result<Vec<u8>, CodecError> {
-    let bytes = encode(v1::Fact::from(fact));
+    let mut bytes = Vec::with_capacity(FACT_BYTES_USUAL);
+    encode_into(&mut bytes, v1::Fact::from(fact));
     if bytes.len() > FACT_BYTES_MAX {
         return Err(CodecError::TooLong { bytes: bytes.len() });
     }
@@ -85,12 +89,15 @@ fn decode_fact(bytes: &[u8]) -> Result<Fact, CodecError> {
 
 /// An append's bytes: `facts` are encoded facts, `previous` the hash of the entry before the first.
 pub(crate) fn encode_append(workflow: WorkflowId, first: Sequence, previous: Hash, facts: &[Vec<u8>]) -> Vec<u8> {
-    encode(v1::Append {
+    let append = v1::Append {
         workflow: *workflow.as_bytes(),
         first: first.0,
         previous: (first.0 > 1).then_some(previous.0),
         facts: facts.iter().map(|fact| v1::Slice(fact)).collect(),
-    })
+    };
+    let mut bytes = Vec::with_capacity(64 + facts.iter().map(|fact| fact.len() + 4).sum::<usize>());
+    encode_into(&mut bytes, append);
+    bytes
 }
 
 /// The entries of an append, their hashes computed. Whether they are the right ones the commit's hash tells.
@@ -203,9 +210,13 @@ pub(crate) fn decode_commit(payload: &[u8], previous: Hash) -> Result<Commit, Ba
     Ok(commit)
 }
 
+/// Most records of the index are shorter.
+const RECORD_BYTES_USUAL: usize = 256;
+
 /// A small record of the index: it may change its layout with the version byte, because it can be made again.
 pub(crate) fn encode_record(version: u8, record: impl serde::Serialize) -> Vec<u8> {
-    let mut bytes = vec![version];
+    let mut bytes = Vec::with_capacity(RECORD_BYTES_USUAL);
+    bytes.push(version);
     encode_into(&mut bytes, record);
     bytes
 }
@@ -229,12 +240,6 @@ fn versioned(bytes: &[u8]) -> Result<&[u8], CodecError> {
         Some((found, _)) => Err(CodecError::UnknownVersion(*found)),
         None => Err(CodecError::Malformed("nothing is there".to_owned())),
     }
-}
-
-fn encode(value: impl serde::Serialize) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    encode_into(&mut bytes, value);
-    bytes
 }
 
 fn encode_into(bytes: &mut Vec<u8>, value: impl serde::Serialize) {

@@ -54,7 +54,7 @@ pub(crate) enum AppendError {
     Overloaded,
 }
 
-type Answer = Result<Vec<Entry>, AppendError>;
+pub(crate) type Answer = Result<Vec<Entry>, AppendError>;
 
 /// Called once, with the answer, before anybody else can see it.
 pub(crate) type Reply = Box<dyn FnOnce(Answer) + Send>;
@@ -182,24 +182,39 @@ impl Writer {
         reply(Err(refusal));
     }
 
-    /// Appends on behalf of workflows that run. What has nothing to share a commit with is committed before this returns:
-    /// to wake a thread for it, and to be woken, takes as long as the disk does.
-    pub(crate) fn append(&self, requests: Vec<Request>) {
-        if self.here == Here::WhatIsAlone
-            && requests.len() == 1
-            && let Ok(mut pace) = self.shared.committing.try_lock()
-        {
-            if pace.wary > 0 {
-                pace.wary -= 1;
-            } else if self.shared.lock().is_empty() {
-                let began = Instant::now();
-                self.shared.commit(&mut pace, requests);
-                if began.elapsed() > SLOW {
-                    pace.wary = WARY_FOR;
-                }
-                return;
-            }
+    /// Commits what has nothing to share a commit with before this returns, and answers it by what it returns: to wake a
+    /// thread for it, and to be woken, takes as long as the disk does.
+    ///
+    /// # Errors
+    /// The request itself, where it is not alone, or the disk is slow: it is for [`Writer::append`].
+    pub(crate) fn append_alone(&self, request: Request) -> Result<Answer, Request> {
+        if self.here == Here::Everything {
+            return Err(request);
         }
+        let Ok(mut pace) = self.shared.committing.try_lock() else { return Err(request) };
+        if pace.wary > 0 {
+            pace.wary -= 1;
+            return Err(request);
+        }
+        if !self.shared.lock().is_empty() {
+            return Err(request);
+        }
+        let began = Instant::now();
+        let answer = self.shared.make_durable(&mut pace, vec![request.append]);
+        if began.elapsed() > SLOW {
+            pace.wary = WARY_FOR;
+        }
+        Ok(match answer {
+            Ok(mut answers) => answers.pop().expect("one for each append").map_err(AppendError::Refused),
+            Err(why) => {
+                self.shared.stop(Arc::clone(&why), Vec::new());
+                Err(AppendError::Stopped(why))
+            }
+        })
+    }
+
+    /// Appends on behalf of workflows that run.
+    pub(crate) fn append(&self, requests: Vec<Request>) {
         let mut waiting = self.shared.lock();
         if waiting.closed {
             drop(waiting);
@@ -247,26 +262,33 @@ impl Shared {
     }
 
     /// Makes a group durable, and answers it. Who calls this holds the right to.
-    fn commit(&self, _: &mut Pace, group: Vec<Request>) {
+    fn commit(&self, pace: &mut Pace, group: Vec<Request>) {
         let (appends, replies): (Vec<_>, Vec<_>) =
             group.into_iter().map(|request| (request.append, request.reply)).unzip();
+        match self.make_durable(pace, appends) {
+            Ok(answers) => {
+                for (reply, answer) in replies.into_iter().zip(answers) {
+                    reply(answer.map_err(AppendError::Refused));
+                }
+            }
+            Err(why) => self.stop(why, replies),
+        }
+    }
+
+    /// One commit; or why the writer has stopped, which it must then be told.
+    fn make_durable(&self, _: &mut Pace, appends: Vec<Append>) -> Result<Vec<Result<Vec<Entry>, Refusal>>, Arc<str>> {
         // Not borrowed any more when it is stopped.
         let why = self.stopped.borrow().clone();
         if let Some(why) = why {
-            return self.stop(why, replies);
+            return Err(why);
         }
         // A panic in a store is a fault like any other.
         let answers = match catch_unwind(AssertUnwindSafe(|| self.store.commit(appends, self.clock.tick()))) {
-            Ok(Ok(answers)) => answers,
-            Ok(Err(error)) => return self.stop(error_text(&error).into(), replies),
-            Err(panic) => {
-                return self.stop(format!("the store has panicked: {}", panics::words(&*panic)).into(), replies);
-            }
+            Ok(committed) => committed.map_err(|error| error_text(&error))?,
+            Err(panic) => return Err(format!("the store has panicked: {}", panics::words(&*panic)).into()),
         };
         self.head.send_replace(self.store.head().0);
-        for (reply, answer) in replies.into_iter().zip(answers) {
-            reply(answer.map_err(AppendError::Refused));
-        }
+        Ok(answers)
     }
 
     /// Commits whatever waits, group by group.

@@ -40,7 +40,10 @@ pub(super) struct Behind {
 #[derive(Debug, Default)]
 struct Shared {
     waiting: Mutex<Waiting>,
-    changed: Condvar,
+    /// There is something to give, or enough of it, or it is to be closed.
+    arrived: Condvar,
+    /// There is room, all is given, or it has failed.
+    given: Condvar,
     failed: AtomicBool,
 }
 
@@ -78,17 +81,20 @@ impl Behind {
     pub(super) fn apply(&self, changes: Changes) -> Result<(), StoreError> {
         let mut waiting = self.shared.lock();
         while waiting.fresh_bytes > WAITING_BYTES_MAX && waiting.failure.is_none() {
-            waiting = self.shared.changed.wait(waiting).unwrap_or_else(PoisonError::into_inner);
+            waiting = self.shared.given.wait(waiting).unwrap_or_else(PoisonError::into_inner);
         }
         if let Some(failure) = &waiting.failure {
             return Err(StoreError::Index(failure.clone()));
         }
+        let is_first = waiting.fresh.is_empty();
         for (key, value) in changes {
             waiting.fresh_bytes += key.len() + value.as_ref().map_or(0, Vec::len);
             waiting.fresh.insert(key, value);
         }
-        drop(waiting);
-        self.shared.changed.notify_all();
+        // Whom nothing is to be told sleeps on.
+        if is_first || waiting.fresh_bytes >= BATCH_BYTES {
+            self.shared.arrived.notify_one();
+        }
         Ok(())
     }
 
@@ -104,9 +110,9 @@ impl Behind {
     pub(super) fn close(&self) -> Result<(), StoreError> {
         let mut waiting = self.shared.lock();
         waiting.closing = true;
-        self.shared.changed.notify_all();
+        self.shared.arrived.notify_one();
         while !(waiting.fresh.is_empty() && waiting.giving.is_empty()) && waiting.failure.is_none() {
-            waiting = self.shared.changed.wait(waiting).unwrap_or_else(PoisonError::into_inner);
+            waiting = self.shared.given.wait(waiting).unwrap_or_else(PoisonError::into_inner);
         }
         if let Some(failure) = &waiting.failure {
             return Err(StoreError::Index(failure.clone()));
@@ -119,7 +125,7 @@ impl Behind {
 impl Drop for Behind {
     fn drop(&mut self) {
         self.shared.lock().closing = true;
-        self.shared.changed.notify_all();
+        self.shared.arrived.notify_one();
         if let Some(giver) = self.giver.take() {
             // A panic has been told of where it happened.
             let _ = giver.join();
@@ -141,15 +147,16 @@ fn give(index: &Indexed, shared: &Shared) {
             if waiting.closing {
                 return;
             }
-            waiting = shared.changed.wait(waiting).unwrap_or_else(PoisonError::into_inner);
+            waiting = shared.arrived.wait(waiting).unwrap_or_else(PoisonError::into_inner);
         }
         let gathers = |waiting: &mut Waiting| waiting.fresh_bytes < BATCH_BYTES && !waiting.closing;
         let (mut waiting, _) =
-            shared.changed.wait_timeout_while(waiting, GATHER, gathers).unwrap_or_else(PoisonError::into_inner);
+            shared.arrived.wait_timeout_while(waiting, GATHER, gathers).unwrap_or_else(PoisonError::into_inner);
         let batch = Arc::new(std::mem::take(&mut waiting.fresh));
         waiting.fresh_bytes = 0;
         waiting.giving = Arc::clone(&batch);
         drop(waiting);
+        shared.given.notify_all();
         let given = index.apply(&batch);
         let mut waiting = shared.lock();
         match given {
@@ -158,12 +165,12 @@ fn give(index: &Indexed, shared: &Shared) {
                 // What waits stays where reads see it; nothing is given after what was not.
                 shared.failed.store(true, Ordering::Relaxed);
                 waiting.failure = Some(error.to_string());
-                shared.changed.notify_all();
+                shared.given.notify_all();
                 return;
             }
         }
         drop(waiting);
-        shared.changed.notify_all();
+        shared.given.notify_all();
     }
 }
 
