@@ -125,7 +125,7 @@ impl OutputTexts<'_> {
 
 fn put_back(text: Option<&RawValue>, json: &mut Json) {
     if let Some(text) = text {
-        *json = Json::from_journal(text.get().as_bytes().to_vec());
+        *json = Json::from_journal(text.get().as_bytes());
     }
 }
 

@@ -334,7 +334,7 @@ impl Json {
     }
 
     /// What the codec has read back: it was checked when it was written.
-    pub(crate) fn from_journal(bytes: Vec<u8>) -> Self {
+    pub(crate) fn from_journal(bytes: &[u8]) -> Self {
         Self(bytes.into())
     }
 
@@ -420,7 +420,7 @@ impl<'de> Deserialize<'de> for Json {
             let value = serde_json::Value::deserialize(deserializer)?;
             Self::of(&value).map_err(serde::de::Error::custom)
         } else {
-            deserializer.deserialize_byte_buf(Bytes).map(Self::from_journal)
+            deserializer.deserialize_byte_buf(Bytes).map(|bytes| Self::from_journal(&bytes))
         }
     }
 }

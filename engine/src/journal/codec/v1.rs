@@ -1,25 +1,23 @@
 //! Format version 1, frozen: how each fact is laid out in bincode.
 //!
 //! - Nothing here is ever changed, reordered or removed. A new fact is a new last variant; a new layout is a `v2`.
-//! - No serde attribute that changes a layout: bincode decodes what such attributes skip to wrong values, in silence.
+//! - No serde attribute that changes a layout: bincode decodes what such attributes skip to wrong values, in silence. The
+//!   bounds change none: they only let texts and bytes be borrowed from what is decoded.
 //! - The live types of `fact.rs` may change as they like: the two conversions here are where the compiler asks.
 
-use std::{borrow::Cow, fmt};
+use std::fmt;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::{
     fact::{self, Amounts},
-    ids::{Attempt, Hash, IdempotencyKey, Json, Timestamp},
+    ids::{Attempt, Hash, IdempotencyKey, Json, StepName, Timestamp},
 };
 
-type Text<'a> = Cow<'a, str>;
+/// A text of the buffer that is decoded, not copied.
+type Text<'a> = &'a str;
 
-/// Bytes as one piece: serde would else take each of them for a value.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Bytes<'a>(pub(super) Cow<'a, [u8]>);
-
-/// Bytes of the buffer that is decoded, not copied.
+/// Bytes of the buffer that is decoded, not copied, and as one piece: serde would else take each of them for a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Slice<'a>(pub(super) &'a [u8]);
 
@@ -44,6 +42,7 @@ pub(super) struct Append<'a> {
 }
 
 #[derive(Serialize, Deserialize)]
+#[serde(bound(deserialize = "'de: 'a"))]
 pub(super) enum Fact<'a> {
     Submitted(Submitted<'a>),
     AttemptStarted { step: Text<'a>, attempt: u32 },
@@ -64,6 +63,7 @@ pub(super) enum Fact<'a> {
 }
 
 #[derive(Serialize, Deserialize)]
+#[serde(bound(deserialize = "'de: 'a"))]
 pub(super) struct Submitted<'a> {
     definition: Text<'a>,
     version: u32,
@@ -72,7 +72,7 @@ pub(super) struct Submitted<'a> {
     effect: Effect,
     tenant: Text<'a>,
     service: Text<'a>,
-    input: Bytes<'a>,
+    input: Slice<'a>,
     key: Option<Text<'a>>,
     body_hash: [u8; 32],
     who: Text<'a>,
@@ -94,22 +94,25 @@ pub(super) enum OnFailure {
 }
 
 #[derive(Serialize, Deserialize)]
+#[serde(bound(deserialize = "'de: 'a"))]
 pub(super) struct Output<'a> {
     message: Text<'a>,
     skipped: bool,
-    result: Bytes<'a>,
-    record: Option<Bytes<'a>>,
+    result: Slice<'a>,
+    record: Option<Slice<'a>>,
 }
 
 #[derive(Serialize, Deserialize)]
+#[serde(bound(deserialize = "'de: 'a"))]
 pub(super) enum Probe<'a> {
     Applied { output: Output<'a> },
     NotApplied,
-    Partly { made: Bytes<'a> },
+    Partly { made: Slice<'a> },
     Foreign { detail: Text<'a> },
 }
 
 #[derive(Serialize, Deserialize)]
+#[serde(bound(deserialize = "'de: 'a"))]
 pub(super) struct Failure<'a> {
     class: ErrorClass,
     message: Text<'a>,
@@ -124,6 +127,7 @@ pub(super) enum ErrorClass {
 }
 
 #[derive(Serialize, Deserialize)]
+#[serde(bound(deserialize = "'de: 'a"))]
 pub(super) enum ParkReason<'a> {
     Kept,
     ProbeFailing,
@@ -138,12 +142,6 @@ pub(super) enum Outcome {
     Succeeded,
     Failed,
     Cancelled,
-}
-
-impl Serialize for Bytes<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_bytes(&self.0)
-    }
 }
 
 impl Serialize for Slice<'_> {
@@ -166,12 +164,6 @@ impl<'de> serde::de::Visitor<'de> for BytesVisitor {
     }
 }
 
-impl<'de> Deserialize<'de> for Bytes<'_> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_bytes(BytesVisitor).map(|bytes| Self(Cow::Owned(bytes.to_vec())))
-    }
-}
-
 impl<'de: 'a, 'a> Deserialize<'de> for Slice<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_bytes(BytesVisitor).map(Self)
@@ -179,20 +171,20 @@ impl<'de: 'a, 'a> Deserialize<'de> for Slice<'a> {
 }
 
 fn texts(texts: &[String]) -> Vec<Text<'_>> {
-    texts.iter().map(|text| text.as_str().into()).collect()
+    texts.iter().map(String::as_str).collect()
 }
 
 fn owned(texts: Vec<Text<'_>>) -> Vec<String> {
-    texts.into_iter().map(Cow::into_owned).collect()
+    texts.into_iter().map(str::to_owned).collect()
 }
 
-fn json(json: &Json) -> Bytes<'_> {
-    Bytes(json.as_bytes().into())
+fn json(json: &Json) -> Slice<'_> {
+    Slice(json.as_bytes())
 }
 
-impl From<Bytes<'_>> for Json {
-    fn from(bytes: Bytes<'_>) -> Self {
-        Self::from_journal(bytes.0.into_owned())
+impl From<Slice<'_>> for Json {
+    fn from(bytes: Slice<'_>) -> Self {
+        Self::from_journal(bytes.0)
     }
 }
 
@@ -209,40 +201,36 @@ impl<'a> From<&'a fact::Fact> for Fact<'a> {
         use fact::Fact as Live;
         match live {
             Live::Submitted(submitted) => Self::Submitted(submitted.into()),
-            Live::AttemptStarted { step, attempt } => {
-                Self::AttemptStarted { step: step.as_str().into(), attempt: attempt.0 }
-            }
+            Live::AttemptStarted { step, attempt } => Self::AttemptStarted { step: step.as_str(), attempt: attempt.0 },
             Live::AttemptSucceeded { step, attempt, output } => {
-                Self::AttemptSucceeded { step: step.as_str().into(), attempt: attempt.0, output: output.into() }
+                Self::AttemptSucceeded { step: step.as_str(), attempt: attempt.0, output: output.into() }
             }
             Live::AttemptFailed { step, attempt, error, retry_at } => Self::AttemptFailed {
-                step: step.as_str().into(),
+                step: step.as_str(),
                 attempt: attempt.0,
                 error: error.into(),
                 retry_at: micros(*retry_at),
             },
             Live::Probed { step, attempt, answer, retry_at } => Self::Probed {
-                step: step.as_str().into(),
+                step: step.as_str(),
                 attempt: attempt.0,
                 answer: answer.into(),
                 retry_at: micros(*retry_at),
             },
             Live::ProbeFailed { step, attempt, error, retry_at } => Self::ProbeFailed {
-                step: step.as_str().into(),
+                step: step.as_str(),
                 attempt: attempt.0,
                 error: error.into(),
                 retry_at: micros(*retry_at),
             },
             Live::CompensationStarted { step, attempt } => {
-                Self::CompensationStarted { step: step.as_str().into(), attempt: attempt.0 }
+                Self::CompensationStarted { step: step.as_str(), attempt: attempt.0 }
             }
-            Live::CompensationSucceeded { step, attempt, message } => Self::CompensationSucceeded {
-                step: step.as_str().into(),
-                attempt: attempt.0,
-                message: message.as_str().into(),
-            },
+            Live::CompensationSucceeded { step, attempt, message } => {
+                Self::CompensationSucceeded { step: step.as_str(), attempt: attempt.0, message: message.as_str() }
+            }
             Live::CompensationFailed { step, attempt, error, retry_at } => Self::CompensationFailed {
-                step: step.as_str().into(),
+                step: step.as_str(),
                 attempt: attempt.0,
                 error: error.into(),
                 retry_at: micros(*retry_at),
@@ -250,10 +238,10 @@ impl<'a> From<&'a fact::Fact> for Fact<'a> {
             Live::ResidueCheckFailed { attempt, error, retry_at } => {
                 Self::ResidueCheckFailed { attempt: attempt.0, error: error.into(), retry_at: micros(*retry_at) }
             }
-            Live::CancelRequested { who, force } => Self::CancelRequested { who: who.as_str().into(), force: *force },
-            Live::Paused { who } => Self::Paused { who: who.as_str().into() },
-            Live::Resumed { who } => Self::Resumed { who: who.as_str().into() },
-            Live::RetryRequested { who } => Self::RetryRequested { who: who.as_str().into() },
+            Live::CancelRequested { who, force } => Self::CancelRequested { who: who.as_str(), force: *force },
+            Live::Paused { who } => Self::Paused { who: who.as_str() },
+            Live::Resumed { who } => Self::Resumed { who: who.as_str() },
+            Live::RetryRequested { who } => Self::RetryRequested { who: who.as_str() },
             Live::Parked { reason } => Self::Parked { reason: reason.into() },
             Live::Finished { outcome, residue } => {
                 Self::Finished { outcome: (*outcome).into(), residue: texts(residue) }
@@ -267,39 +255,39 @@ impl From<Fact<'_>> for fact::Fact {
         match stored {
             Fact::Submitted(submitted) => Self::Submitted(submitted.into()),
             Fact::AttemptStarted { step, attempt } => {
-                Self::AttemptStarted { step: (&*step).into(), attempt: Attempt(attempt) }
+                Self::AttemptStarted { step: step.into(), attempt: Attempt(attempt) }
             }
             Fact::AttemptSucceeded { step, attempt, output } => {
-                Self::AttemptSucceeded { step: (&*step).into(), attempt: Attempt(attempt), output: output.into() }
+                Self::AttemptSucceeded { step: step.into(), attempt: Attempt(attempt), output: output.into() }
             }
             Fact::AttemptFailed { step, attempt, error, retry_at } => Self::AttemptFailed {
-                step: (&*step).into(),
+                step: step.into(),
                 attempt: Attempt(attempt),
                 error: error.into(),
                 retry_at: moment(retry_at),
             },
             Fact::Probed { step, attempt, answer, retry_at } => Self::Probed {
-                step: (&*step).into(),
+                step: step.into(),
                 attempt: Attempt(attempt),
                 answer: answer.into(),
                 retry_at: moment(retry_at),
             },
             Fact::ProbeFailed { step, attempt, error, retry_at } => Self::ProbeFailed {
-                step: (&*step).into(),
+                step: step.into(),
                 attempt: Attempt(attempt),
                 error: error.into(),
                 retry_at: moment(retry_at),
             },
             Fact::CompensationStarted { step, attempt } => {
-                Self::CompensationStarted { step: (&*step).into(), attempt: Attempt(attempt) }
+                Self::CompensationStarted { step: step.into(), attempt: Attempt(attempt) }
             }
             Fact::CompensationSucceeded { step, attempt, message } => Self::CompensationSucceeded {
-                step: (&*step).into(),
+                step: step.into(),
                 attempt: Attempt(attempt),
-                message: message.into_owned(),
+                message: message.to_owned(),
             },
             Fact::CompensationFailed { step, attempt, error, retry_at } => Self::CompensationFailed {
-                step: (&*step).into(),
+                step: step.into(),
                 attempt: Attempt(attempt),
                 error: error.into(),
                 retry_at: moment(retry_at),
@@ -307,10 +295,10 @@ impl From<Fact<'_>> for fact::Fact {
             Fact::ResidueCheckFailed { attempt, error, retry_at } => {
                 Self::ResidueCheckFailed { attempt: Attempt(attempt), error: error.into(), retry_at: moment(retry_at) }
             }
-            Fact::CancelRequested { who, force } => Self::CancelRequested { who: (&*who).into(), force },
-            Fact::Paused { who } => Self::Paused { who: (&*who).into() },
-            Fact::Resumed { who } => Self::Resumed { who: (&*who).into() },
-            Fact::RetryRequested { who } => Self::RetryRequested { who: (&*who).into() },
+            Fact::CancelRequested { who, force } => Self::CancelRequested { who: who.into(), force },
+            Fact::Paused { who } => Self::Paused { who: who.into() },
+            Fact::Resumed { who } => Self::Resumed { who: who.into() },
+            Fact::RetryRequested { who } => Self::RetryRequested { who: who.into() },
             Fact::Parked { reason } => Self::Parked { reason: reason.into() },
             Fact::Finished { outcome, residue } => Self::Finished { outcome: outcome.into(), residue: owned(residue) },
         }
@@ -320,22 +308,22 @@ impl From<Fact<'_>> for fact::Fact {
 impl<'a> From<&'a fact::Submitted> for Submitted<'a> {
     fn from(live: &'a fact::Submitted) -> Self {
         Self {
-            definition: live.definition.as_str().into(),
+            definition: live.definition.as_str(),
             version: live.version,
             fingerprint: live.fingerprint.0,
-            steps: live.steps.iter().map(|step| step.as_str().into()).collect(),
+            steps: live.steps.iter().map(|step| step.as_str()).collect(),
             effect: match live.effect {
                 fact::Effect::Create => Effect::Create,
                 fact::Effect::Update => Effect::Update,
                 fact::Effect::Delete => Effect::Delete,
             },
-            tenant: live.tenant.as_str().into(),
-            service: live.service.as_str().into(),
+            tenant: live.tenant.as_str(),
+            service: live.service.as_str(),
             input: json(&live.input),
-            key: live.key.as_ref().map(|key| key.as_str().into()),
+            key: live.key.as_ref().map(|key| key.as_str()),
             body_hash: live.body_hash.0,
-            who: live.who.as_str().into(),
-            holds: live.holds.iter().map(|(resource, amount)| (resource.as_str().into(), *amount)).collect(),
+            who: live.who.as_str(),
+            holds: live.holds.iter().map(|(resource, amount)| (resource.as_str(), *amount)).collect(),
             on_failure: match live.on_failure {
                 fact::OnFailure::Rollback => OnFailure::Rollback,
                 fact::OnFailure::Keep => OnFailure::Keep,
@@ -346,23 +334,23 @@ impl<'a> From<&'a fact::Submitted> for Submitted<'a> {
 
 impl From<Submitted<'_>> for fact::Submitted {
     fn from(stored: Submitted<'_>) -> Self {
-        let holds: Amounts = stored.holds.into_iter().map(|(resource, amount)| ((&*resource).into(), amount)).collect();
+        let holds: Amounts = stored.holds.into_iter().map(|(resource, amount)| (resource.into(), amount)).collect();
         Self {
-            definition: (&*stored.definition).into(),
+            definition: stored.definition.into(),
             version: stored.version,
             fingerprint: Hash(stored.fingerprint),
-            steps: stored.steps.iter().map(|step| (&**step).into()).collect(),
+            steps: stored.steps.into_iter().map(StepName::new).collect(),
             effect: match stored.effect {
                 Effect::Create => fact::Effect::Create,
                 Effect::Update => fact::Effect::Update,
                 Effect::Delete => fact::Effect::Delete,
             },
-            tenant: (&*stored.tenant).into(),
-            service: (&*stored.service).into(),
+            tenant: stored.tenant.into(),
+            service: stored.service.into(),
             input: stored.input.into(),
-            key: stored.key.map(|key| IdempotencyKey::new(&key)),
+            key: stored.key.map(IdempotencyKey::new),
             body_hash: Hash(stored.body_hash),
-            who: (&*stored.who).into(),
+            who: stored.who.into(),
             holds,
             on_failure: match stored.on_failure {
                 OnFailure::Rollback => fact::OnFailure::Rollback,
@@ -377,7 +365,7 @@ impl<'a> From<&'a fact::Output> for Output<'a> {
         // A record of `null` is none: in JSON, and so in an export, the two look the same.
         let record = live.record.as_ref().filter(|record| record.as_bytes() != b"null");
         Self {
-            message: live.message.as_str().into(),
+            message: live.message.as_str(),
             skipped: live.skipped,
             result: json(&live.result),
             record: record.map(json),
@@ -388,7 +376,7 @@ impl<'a> From<&'a fact::Output> for Output<'a> {
 impl From<Output<'_>> for fact::Output {
     fn from(stored: Output<'_>) -> Self {
         Self {
-            message: stored.message.into_owned(),
+            message: stored.message.to_owned(),
             skipped: stored.skipped,
             result: stored.result.into(),
             record: stored.record.map(Json::from),
@@ -402,7 +390,7 @@ impl<'a> From<&'a fact::Probe> for Probe<'a> {
             fact::Probe::Applied { output } => Self::Applied { output: output.into() },
             fact::Probe::NotApplied => Self::NotApplied,
             fact::Probe::Partly { made } => Self::Partly { made: json(made) },
-            fact::Probe::Foreign { detail } => Self::Foreign { detail: detail.as_str().into() },
+            fact::Probe::Foreign { detail } => Self::Foreign { detail: detail.as_str() },
         }
     }
 }
@@ -413,7 +401,7 @@ impl From<Probe<'_>> for fact::Probe {
             Probe::Applied { output } => Self::Applied { output: output.into() },
             Probe::NotApplied => Self::NotApplied,
             Probe::Partly { made } => Self::Partly { made: made.into() },
-            Probe::Foreign { detail } => Self::Foreign { detail: detail.into_owned() },
+            Probe::Foreign { detail } => Self::Foreign { detail: detail.to_owned() },
         }
     }
 }
@@ -425,7 +413,7 @@ impl<'a> From<&'a fact::Failure> for Failure<'a> {
             fact::ErrorClass::Permanent => ErrorClass::Permanent,
             fact::ErrorClass::Unknown => ErrorClass::Unknown,
         };
-        Self { class, message: live.message.as_str().into(), evidence: texts(&live.evidence) }
+        Self { class, message: live.message.as_str(), evidence: texts(&live.evidence) }
     }
 }
 
@@ -436,7 +424,7 @@ impl From<Failure<'_>> for fact::Failure {
             ErrorClass::Permanent => fact::ErrorClass::Permanent,
             ErrorClass::Unknown => fact::ErrorClass::Unknown,
         };
-        Self { class, message: stored.message.into_owned(), evidence: owned(stored.evidence) }
+        Self { class, message: stored.message.to_owned(), evidence: owned(stored.evidence) }
     }
 }
 
@@ -448,8 +436,8 @@ impl<'a> From<&'a fact::ParkReason> for ParkReason<'a> {
             Live::ProbeFailing => Self::ProbeFailing,
             Live::CompensationFailing => Self::CompensationFailing,
             Live::Residue { left } => Self::Residue { left: texts(left) },
-            Live::UnknownDefinition { detail } => Self::UnknownDefinition { detail: detail.as_str().into() },
-            Live::Unrecoverable { detail } => Self::Unrecoverable { detail: detail.as_str().into() },
+            Live::UnknownDefinition { detail } => Self::UnknownDefinition { detail: detail.as_str() },
+            Live::Unrecoverable { detail } => Self::Unrecoverable { detail: detail.as_str() },
         }
     }
 }
@@ -461,8 +449,8 @@ impl From<ParkReason<'_>> for fact::ParkReason {
             ParkReason::ProbeFailing => Self::ProbeFailing,
             ParkReason::CompensationFailing => Self::CompensationFailing,
             ParkReason::Residue { left } => Self::Residue { left: owned(left) },
-            ParkReason::UnknownDefinition { detail } => Self::UnknownDefinition { detail: detail.into_owned() },
-            ParkReason::Unrecoverable { detail } => Self::Unrecoverable { detail: detail.into_owned() },
+            ParkReason::UnknownDefinition { detail } => Self::UnknownDefinition { detail: detail.to_owned() },
+            ParkReason::Unrecoverable { detail } => Self::Unrecoverable { detail: detail.to_owned() },
         }
     }
 }
