@@ -6,7 +6,7 @@
 //! - Every part that is hashed has a fixed length or its length before it, so that no two things hash alike.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, btree_map::Entry as Place},
     fmt,
 };
 
@@ -186,11 +186,28 @@ impl Verifier {
         self.active.get(&workflow)
     }
 
+    /// The states of all workflows that are not finished, after what was checked so far.
+    pub fn active(&self) -> impl Iterator<Item = &WorkflowState> {
+        self.active.values()
+    }
+
     /// Checks the next commit.
     ///
     /// # Errors
     /// [`BadPlace`] if it is not the next, or not what was committed. Nothing more may be checked then.
     pub fn check(&mut self, commit: &Commit) -> Result<(), BadPlace> {
+        self.check_with(commit, Hashes::ToBeChecked)
+    }
+
+    /// The same for a commit that a log's reader has given: that has computed each hash from the bytes, and compared.
+    ///
+    /// # Errors
+    /// As [`Verifier::check`].
+    pub fn check_read(&mut self, commit: &Commit) -> Result<(), BadPlace> {
+        self.check_with(commit, Hashes::Checked)
+    }
+
+    fn check_with(&mut self, commit: &Commit, hashes: Hashes) -> Result<(), BadPlace> {
         let bad = |detail: String| BadPlace::commit(commit.number, detail);
         let (last, last_hash) = self.verified.head;
         if commit.number.0 != last.0 + 1 {
@@ -208,9 +225,11 @@ impl Verifier {
             return Err(bad(format!("its fencing token is {}, after {token}", commit.token)));
         }
         for entry in &commit.entries {
-            self.check_entry(commit, entry)?;
+            self.check_entry(commit, entry, hashes)?;
         }
-        check_commit_hash(commit)?;
+        if let Hashes::ToBeChecked = hashes {
+            check_commit_hash(commit)?;
+        }
         self.verified.head = (commit.number, commit.hash);
         self.verified.token = commit.token;
         self.verified.commits += 1;
@@ -218,38 +237,61 @@ impl Verifier {
         Ok(())
     }
 
-    fn check_entry(&mut self, commit: &Commit, entry: &Entry) -> Result<(), BadPlace> {
+    fn check_entry(&mut self, commit: &Commit, entry: &Entry, hashes: Hashes) -> Result<(), BadPlace> {
         let bad = |detail: String| BadPlace::entry(commit.number, entry, detail);
         if entry.token != commit.token || entry.time != commit.time {
             return Err(bad("its token or time is not its commit's".to_owned()));
         }
-        let fact = codec::encode_fact(&entry.fact).map_err(|error| bad(error.to_string()))?;
-        let Entry { workflow, sequence, token, time, previous, .. } = *entry;
-        if entry_hash(workflow, sequence, token, time, previous, codec::VERSION, &fact) != entry.hash {
-            return Err(bad("its hash does not match what it holds".to_owned()));
+        if let Hashes::ToBeChecked = hashes {
+            check_entry_hash(entry).map_err(bad)?;
         }
-        if self.finished.contains(&workflow) {
-            return Err(bad("its workflow is finished".to_owned()));
-        }
-        let (last, last_hash) =
-            self.active.get(&workflow).map_or_else(Default::default, |state| (state.sequence(), state.hash()));
-        if sequence != last.next() {
-            return Err(bad(format!("it follows entry {last} of its workflow")));
-        }
-        if previous != last_hash {
-            return Err(bad("it does not follow the entry before: the previous hash is another".to_owned()));
-        }
-        let folded = match self.active.get_mut(&workflow) {
-            Some(state) => state.fold(entry),
-            None => WorkflowState::begin(entry).map(|state| {
-                self.active.insert(workflow, state);
-            }),
+        let workflow = entry.workflow;
+        let mut place = match self.active.entry(workflow) {
+            Place::Occupied(place) => place,
+            Place::Vacant(_) if self.finished.contains(&workflow) => {
+                return Err(bad("its workflow is finished".to_owned()));
+            }
+            Place::Vacant(place) => {
+                check_place(entry, Sequence::default(), Hash::default()).map_err(bad)?;
+                let begun = WorkflowState::begin(entry).map_err(|illegal| bad(illegal.to_string()))?;
+                place.insert(begun);
+                return Ok(());
+            }
         };
-        folded.map_err(|illegal| bad(illegal.to_string()))?;
-        if self.active.get(&workflow).is_some_and(|state| matches!(state.phase(), Phase::Finished { .. })) {
-            self.active.remove(&workflow);
+        let state = place.get_mut();
+        check_place(entry, state.sequence(), state.hash()).map_err(bad)?;
+        state.fold(entry).map_err(|illegal| bad(illegal.to_string()))?;
+        if matches!(state.phase(), Phase::Finished { .. }) {
+            place.remove();
             self.finished.insert(workflow);
         }
         Ok(())
     }
+}
+
+/// Whether the hashes of a commit and its entries are known to be those of what it holds.
+#[derive(Clone, Copy)]
+enum Hashes {
+    Checked,
+    ToBeChecked,
+}
+
+/// That an entry follows this one of its workflow.
+fn check_place(entry: &Entry, last: Sequence, last_hash: Hash) -> Result<(), String> {
+    if entry.sequence != last.next() {
+        return Err(format!("it follows entry {last} of its workflow"));
+    }
+    if entry.previous != last_hash {
+        return Err("it does not follow the entry before: the previous hash is another".to_owned());
+    }
+    Ok(())
+}
+
+fn check_entry_hash(entry: &Entry) -> Result<(), String> {
+    let fact = codec::encode_fact(&entry.fact).map_err(|error| error.to_string())?;
+    let Entry { workflow, sequence, token, time, previous, .. } = *entry;
+    if entry_hash(workflow, sequence, token, time, previous, codec::VERSION, &fact) != entry.hash {
+        return Err("its hash does not match what it holds".to_owned());
+    }
+    Ok(())
 }

@@ -82,29 +82,26 @@ impl Ledger {
         Ok(Plan { answers, commit })
     }
 
-    /// Brings `space` to where it is after `commit`, whose bytes are `payload`.
+    /// Brings `space` to where it is after `commit`, which was decoded from `payload`.
     pub(crate) fn follow(
         &mut self,
         space: &mut Overlay<'_>,
+        commit: &Commit,
         payload: &[u8],
-    ) -> Result<Result<Commit, BadPlace>, StoreError> {
-        let commit = match codec::decode_commit(payload, self.head.1) {
-            Ok(commit) => commit,
-            Err(bad) => return Ok(Err(bad)),
-        };
-        let (header, appends) = codec::split_commit(payload).expect("it was decoded just now");
+    ) -> Result<Result<(), BadPlace>, StoreError> {
+        let (header, appends) = codec::split_commit(payload).expect("it was decoded before");
         let mut places = Vec::with_capacity(appends.len());
         for append in appends {
-            let place = codec::append_place(append).expect("it was decoded just now");
+            let place = codec::append_place(append).expect("it was decoded before");
             let kept = codec::encode_kept_append(header.token, header.time, append);
             space.put(keys::append(place.0, place.1), kept::one(&kept));
             places.push(place);
         }
-        if let Err(bad) = self.derive(space, &commit)? {
+        if let Err(bad) = self.derive(space, commit)? {
             return Ok(Err(bad));
         }
         space.put(keys::commit(header.number), kept::one(&codec::encode_kept_commit(&header, &places)));
-        Ok(Ok(commit))
+        Ok(Ok(()))
     }
 
     /// Brings the derived keys of `space` to where they are after `commit`.

@@ -98,6 +98,11 @@ impl Behind {
         Ok(())
     }
 
+    /// What was given so far: for those who look for what is old.
+    pub(super) fn given(&self) -> Arc<Indexed> {
+        Arc::clone(&self.index)
+    }
+
     /// Whether sled has failed: nothing may be decided by what it answers.
     pub(super) fn has_failed(&self) -> bool {
         self.shared.failed.load(Ordering::Relaxed) || self.index.has_failed()

@@ -3,6 +3,7 @@
 //! Sled writes when it opens: it is opened as a copy, in a temporary directory that is gone afterwards.
 
 use std::{
+    collections::BTreeMap,
     fs::{self, DirBuilder, File, OpenOptions, TryLockError},
     io,
     ops::ControlFlow,
@@ -11,16 +12,14 @@ use std::{
 };
 
 use crate::{
-    ids::Hash,
     journal::{
-        codec,
         keys::{self, Map, Order, Overlay, Read},
         ledger::Ledger,
     },
     store::{
         StoreError,
         durable::{damaged, index_dir},
-        log::{LogReader, OtherCopy},
+        log::{Logged, OtherCopy, ReadAhead},
         reading,
         sled::{Indexed, Unusable},
     },
@@ -67,17 +66,17 @@ pub fn check_index(data: &Path) -> Result<IndexCheck, StoreError> {
     let reached = reading::head(&index)?.map(|header| header.number).unwrap_or_default();
     let mut ledger = Ledger::default();
     let mut rebuilt = Map::default();
-    let mut previous = Hash::default();
-    for payload in LogReader::open(data)?.payloads() {
-        let (number, payload) = payload.map_err(damaged)?;
-        let commit = codec::decode_commit(&payload, previous).map_err(damaged)?;
-        previous = commit.hash;
+    let lender = index.lender();
+    let mut log = ReadAhead::open_with_payloads(data)?;
+    while let Some(logged) = log.logged() {
+        let Logged { commit, payload, .. } = logged.map_err(damaged)?;
+        let number = commit.number;
         if number > reached {
             check.behind += 1;
             continue;
         }
         check.commits += 1;
-        if index.payload(number).as_deref() != Some(&payload) {
+        if lender.payload(number).as_deref() != Some(&payload) {
             check.differs(format!("commit {number} is another in the index than in the log"));
         }
         let mut space = Overlay::new(&rebuilt);
@@ -89,14 +88,7 @@ pub fn check_index(data: &Path) -> Result<IndexCheck, StoreError> {
         check.ahead = reached.0 - check.commits;
         check.differs(format!("the index has commits up to {reached}, the log up to {}", check.commits));
     }
-    let mut stored = Map::default();
-    for prefix in keys::DERIVED {
-        index.scan(&keys::all_with(vec![prefix]), Order::Ascending, &mut |key, value| {
-            stored.0.insert(key.to_vec(), value.to_vec());
-            ControlFlow::Continue(())
-        })?;
-    }
-    check.compare(&stored, &rebuilt);
+    check.compare(&index, rebuilt)?;
     Ok(check)
 }
 
@@ -107,17 +99,29 @@ impl IndexCheck {
         }
     }
 
-    fn compare(&mut self, stored: &Map, rebuilt: &Map) {
-        for (key, value) in &rebuilt.0 {
-            match stored.0.get(key) {
-                None => self.differs(format!("key {} is missing", shown(key))),
-                Some(found) if found != value => self.differs(format!("key {} has another value", shown(key))),
-                Some(_) => {}
-            }
+    /// Compares what is stored with what a rebuild has made, key by key: of millions, no second copy is kept.
+    fn compare(&mut self, index: &Indexed, mut rebuilt: Map) -> Result<(), StoreError> {
+        let (mut changed, mut foreign) = (BTreeMap::new(), Vec::new());
+        for prefix in keys::DERIVED {
+            index.scan(&keys::all_with(vec![prefix]), Order::Ascending, &mut |key, value| {
+                match rebuilt.0.remove(key) {
+                    None if foreign.len() < DIFFERENCES_MAX => foreign.push(key.to_vec()),
+                    Some(expected) if expected != value && changed.len() < DIFFERENCES_MAX => {
+                        changed.insert(key.to_vec(), "has another value");
+                    }
+                    None | Some(_) => {}
+                }
+                ControlFlow::Continue(())
+            })?;
         }
-        for key in stored.0.keys().filter(|key| !rebuilt.0.contains_key(*key)) {
-            self.differs(format!("key {} should not be there", shown(key)));
+        changed.extend(rebuilt.0.into_keys().take(DIFFERENCES_MAX).map(|key| (key, "is missing")));
+        for (key, what) in changed {
+            self.differs(format!("key {} {what}", shown(&key)));
         }
+        for key in foreign {
+            self.differs(format!("key {} should not be there", shown(&key)));
+        }
+        Ok(())
     }
 }
 

@@ -3,7 +3,8 @@
 //! - A commit is admitted, written to the log, synced, handed to the index, and then answered.
 //! - Reads see the index with what still waits to be given to it, and never what is not durable.
 //! - A failed write or sync stops the store for good: what is on disk then, only the next open tells.
-//! - At open, the copy that lacks something gets it from the other. What both lack is named, and nothing starts on it.
+//! - At open, the copy that lacks something gets it from the other. What both lack is named, and nothing starts on it. What
+//!   lies far back in a long log is read beside, once it is open.
 
 use std::{
     fs::{self, File, OpenOptions, TryLockError},
@@ -20,6 +21,7 @@ use crate::{
     ids::{CommitNumber, FencingToken, Hash, IdempotencyKey, Service, Tenant, Timestamp, WorkflowId},
     journal::{
         chain::BadPlace,
+        codec::Header,
         index,
         keys::{self, Overlay},
         ledger::{self, Ledger},
@@ -27,8 +29,9 @@ use crate::{
     store::{
         Append, ListQuery, Listed, Refusal, ServiceRecord, Store, StoreError, Submission,
         behind::Behind,
-        log::{self, CommitLog, Cut, LogReader, OtherCopy, Recovered},
+        log::{self, CommitLog, Cut, Extent, Logged, OtherCopy, ReadAhead, Recovered, Wanted},
         reading,
+        rereading::{Passed, Rereading, Suspect},
         sled::Indexed,
         space::Space,
     },
@@ -37,9 +40,6 @@ use crate::{
 /// How long the process that had it open before may take to let go, and how often that is looked at.
 const LOCKED_FOR_AT_MOST: Duration = Duration::from_secs(1);
 const LOCK_TRIED_EVERY: Duration = Duration::from_millis(20);
-
-/// Commits that are caught up in one batch.
-const CATCH_UP_COMMITS: usize = 256;
 
 /// With less room than for so many segments the ballast is given up: the log needs the next one, and the index as much.
 const ROOM_SEGMENTS: u64 = 2;
@@ -55,12 +55,14 @@ pub struct DurableOptions {
     pub disk_floor_bytes: u64,
     /// How much room is kept for those that run; 0 for none.
     pub ballast_bytes: u64,
+    /// So much of the log's end is read before the journal is open; what lies before is read once it is.
+    pub read_at_open_bytes: u64,
     /// The time of this opening.
     pub now: Timestamp,
 }
 
 impl DurableOptions {
-    /// A journal in `dir`, with segments of 16 MiB, a floor of 256 MiB and a ballast of 64 MiB.
+    /// A journal in `dir`, with segments of 16 MiB, a floor of 256 MiB and a ballast of 64 MiB; 16 MiB are read at open.
     #[must_use]
     pub fn new(dir: impl Into<PathBuf>) -> Self {
         Self {
@@ -68,6 +70,7 @@ impl DurableOptions {
             segment_bytes: 16 << 20,
             disk_floor_bytes: 256 << 20,
             ballast_bytes: 64 << 20,
+            read_at_open_bytes: 16 << 20,
             now: SystemClock.now(),
         }
     }
@@ -94,6 +97,7 @@ pub struct DurableStore {
     index: Behind,
     token: FencingToken,
     head: Mutex<(CommitNumber, Hash)>,
+    rereading: Rereading,
     writer: Mutex<Writer>,
 }
 
@@ -138,9 +142,18 @@ impl DurableStore {
                 None
             }
         };
-        let other = opened.as_ref().filter(|_| report.rebuilt.is_none()).map(|index| index as &dyn OtherCopy);
+        let lender = opened.as_ref().filter(|_| report.rebuilt.is_none()).map(Indexed::lender);
+        let other = lender.as_ref().map(|lender| lender as &dyn OtherCopy);
         let last = known.map(|header| header.number).unwrap_or_default();
-        let recovered = log::recover(&log_dir, *segment_bytes, other, last)?;
+        let suspect = Suspect::of(dir);
+        let read_bytes = if suspect.is_there() { u64::MAX } else { options.read_at_open_bytes };
+        let extent = Extent { segment_bytes: *segment_bytes, read_bytes };
+        let mut recovered = log::recover(&log_dir, extent, other, last)?;
+        let is_doubtful = recovered.contradicted.is_some() || known.map(|known| known.hash) != recovered.known;
+        if is_doubtful && !recovered.passed.is_empty() {
+            // The index is made again, which reads everything: first what that can still lend is put back.
+            recovered = log::recover(&log_dir, Extent { read_bytes: u64::MAX, ..extent }, other, last)?;
+        }
         let reached = recovered.head.map(|header| header.number).unwrap_or_default();
         if let Some(known) = known
             && recovered.known != Some(known.hash)
@@ -156,6 +169,7 @@ impl DurableStore {
         if let Some(number) = recovered.contradicted {
             report.rebuilt.get_or_insert(format!("commit {number} is another than in the log"));
         }
+        drop(lender);
         let index = match opened {
             Some(index) if report.rebuilt.is_none() => index,
             opened => {
@@ -164,19 +178,24 @@ impl DurableStore {
                 Indexed::open(&index_dir).map_err(|unusable| StoreError::Index(unusable.why))?
             }
         };
-        let Recovered { mut log, segments, healed, cut, .. } = recovered;
+        suspect.remove()?;
+        let Recovered { mut log, segments, healed, cut, passed, .. } = recovered;
         (report.healed, report.cut) = (healed, cut);
-        let mut ledger;
-        (ledger, report.caught_up) = catch_up(&index, &log_dir, &segments)?;
-        let previous = ledger.head.1;
+        // As it is now: it may have been made again.
+        let known = reading::head(&index)?;
         index.begin()?;
+        let index = Behind::start(index)?;
+        let mut ledger;
+        (ledger, report.caught_up) = catch_up(&index, known, &log_dir, &segments)?;
+        let previous = ledger.head.1;
         let opening = ledger.open(options.now);
         log.append(opening.header.number, previous, &opening.payload)?;
-        index.apply(&opening.changes)?;
-        let index = Behind::start(index)?;
+        index.apply(opening.changes)?;
+        let rereading =
+            Rereading::start(Passed { log_dir, segments: passed, extent, known: last }, index.given(), suspect)?;
         let (token, head) = (ledger.token, Mutex::new(ledger.head));
         let writer = Writer { ledger, log, space, segment_bytes: *segment_bytes, stopped: false, _lock: lock };
-        Ok((Self { index, token, head, writer: Mutex::new(writer) }, report))
+        Ok((Self { index, token, head, rereading, writer: Mutex::new(writer) }, report))
     }
 
     /// Looks at the disk as [`DurableStore::open`] does first of all: a ballast is given up where room is short. For those who
@@ -213,6 +232,11 @@ impl DurableStore {
         report.set_aside = set_aside;
         report.rebuilt = Some("as asked for".to_owned());
         Ok((store, report))
+    }
+
+    /// Waits until what opening passed over of the log has been read, and healed where that was needed.
+    pub fn reread(&self) {
+        self.rereading.wait();
     }
 
     /// Whoever panicked while holding it left it in a state that nothing vouches for.
@@ -317,6 +341,7 @@ impl Store for DurableStore {
     }
 
     fn close(&self) -> Result<(), StoreError> {
+        self.rereading.stop();
         let mut writer = self.writer()?;
         let was_stopped = std::mem::replace(&mut writer.stopped, true);
         writer.log.close()?;
@@ -374,38 +399,26 @@ fn lock(dir: &Path) -> Result<File, StoreError> {
 
 /// Gives the index what the log has and it has not.
 fn catch_up(
-    index: &Indexed,
+    index: &Behind,
+    known: Option<Header>,
     log_dir: &Path,
     segments: &[(u64, CommitNumber, Hash)],
 ) -> Result<(Ledger, u64), StoreError> {
-    let head = reading::head(index)?;
-    let (reached, token) = head.map(|header| (header.number, header.token)).unwrap_or_default();
-    let time = head.map(|header| header.time).unwrap_or_default();
-    let mut ledger = Ledger::at(token, (reached, head.map(|header| header.hash).unwrap_or_default()), time);
+    let (reached, token) = known.map(|header| (header.number, header.token)).unwrap_or_default();
+    let time = known.map(|header| header.time).unwrap_or_default();
+    let mut ledger = Ledger::at(token, (reached, known.map(|header| header.hash).unwrap_or_default()), time);
     let from = segments.iter().rev().find(|(_, first, _)| *first <= reached.next());
     let from = from.expect("the first segment begins with commit 1");
-    let mut payloads = LogReader::open_segment(log_dir, *from)?.payloads();
+    let mut log = ReadAhead::open_segment(log_dir, *from, Wanted { after: reached, payloads: true })?;
     let mut caught_up = 0;
-    loop {
+    while let Some(logged) = log.logged() {
+        let Logged { commit, payload, .. } = logged.map_err(damaged)?;
         let mut batch = Overlay::new(index);
-        let mut in_batch = 0;
-        for payload in payloads.by_ref() {
-            let (number, payload) = payload.map_err(damaged)?;
-            if number <= reached {
-                continue;
-            }
-            ledger.follow(&mut batch, &payload)?.map_err(|bad| damaged(bad.or_commit(number)))?;
-            in_batch += 1;
-            if in_batch == CATCH_UP_COMMITS {
-                break;
-            }
-        }
-        if in_batch == 0 {
-            return Ok((ledger, caught_up));
-        }
-        index.apply(&batch.into_changes())?;
-        caught_up += in_batch as u64;
+        ledger.follow(&mut batch, &commit, &payload)?.map_err(|bad| damaged(bad.or_commit(commit.number)))?;
+        index.apply(batch.into_changes())?;
+        caught_up += 1;
     }
+    Ok((ledger, caught_up))
 }
 
 pub(super) fn damaged(bad: BadPlace) -> StoreError {

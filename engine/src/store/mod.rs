@@ -13,6 +13,7 @@ mod durable;
 mod log;
 mod memory;
 mod reading;
+mod rereading;
 mod sled;
 mod space;
 
@@ -22,7 +23,7 @@ pub(crate) mod tests;
 pub use around::Around;
 pub use check::{IndexCheck, check_index};
 pub use durable::{DurableOptions, DurableStore, OpenReport};
-pub use log::{Cut, LogReader};
+pub use log::{Cut, LogReader, ReadAhead};
 pub use memory::MemoryStore;
 
 pub use crate::journal::chain::{BadPlace, Verified, Verifier, verify};

@@ -1,6 +1,9 @@
 //! What a store answers, read from its key space.
 
-use std::ops::ControlFlow;
+use std::{
+    collections::{BTreeMap, HashMap},
+    ops::ControlFlow,
+};
 
 use crate::{
     entry::Commit,
@@ -95,12 +98,88 @@ pub(super) fn head(read: &dyn Read) -> Result<Option<Header>, StoreError> {
     Ok(last.transpose()?.and_then(|kept| kept.last().map(|(header, _)| *header)))
 }
 
-/// The bytes of a commit as the log framed them.
-pub(super) fn payload(read: &dyn Read, number: CommitNumber) -> Result<Option<Vec<u8>>, StoreError> {
-    match kept_commit(read, number)? {
-        Some((_, (header, places))) => rebuild(read, &header, &places).map(Some),
-        None => Ok(None),
+/// What heads a commit.
+pub(super) fn header(read: &dyn Read, number: CommitNumber) -> Result<Option<Header>, StoreError> {
+    Ok(kept_commit(read, number)?.map(|(_, (header, _))| header))
+}
+
+/// Commits as the log framed them, of which many that follow each other are asked for: what they share is read once.
+pub(super) struct Payloads<'a> {
+    read: &'a dyn Read,
+    /// The commits of the value that was looked at last.
+    commits: Vec<Kept>,
+    /// The appends of the workflows that were looked at last.
+    appends: HashMap<WorkflowId, BTreeMap<Sequence, Vec<u8>>>,
+    appends_bytes: usize,
+}
+
+/// The most that is remembered of appends: what is in flight at once, many times over.
+const REMEMBERED_BYTES_MAX: usize = 32 << 20;
+
+impl<'a> Payloads<'a> {
+    pub(super) fn of(read: &'a dyn Read) -> Self {
+        Self { read, commits: Vec::new(), appends: HashMap::new(), appends_bytes: 0 }
     }
+
+    /// The bytes of this commit, if it is there.
+    pub(super) fn get(&mut self, number: CommitNumber) -> Result<Option<Vec<u8>>, StoreError> {
+        // Before the commit is looked at: one needs all of its own.
+        if self.appends_bytes > REMEMBERED_BYTES_MAX {
+            self.appends = HashMap::new();
+            self.appends_bytes = 0;
+        }
+        if !self.commits.iter().any(|(header, _)| header.number == number) {
+            let kept = kept_at(self.read, keys::commit(number), &keys::commits_up_to(number))?;
+            self.commits = kept.map(|(_, value)| commits_in(&value)).transpose()?.unwrap_or_default();
+        }
+        let Some(at) = self.commits.iter().position(|(header, _)| header.number == number) else { return Ok(None) };
+        let places = std::mem::take(&mut self.commits[at].1);
+        let payload = self.rebuild(at, &places);
+        self.commits[at].1 = places;
+        payload.map(Some)
+    }
+
+    fn rebuild(&mut self, at: usize, places: &[(WorkflowId, Sequence)]) -> Result<Vec<u8>, StoreError> {
+        for (workflow, first) in places {
+            if !self.appends.get(workflow).is_some_and(|appends| appends.contains_key(first)) {
+                self.remember(*workflow)?;
+            }
+        }
+        let header = &self.commits[at].0;
+        let mut appends = Vec::with_capacity(places.len());
+        for (workflow, first) in places {
+            let append = self.appends.get(workflow).and_then(|appends| appends.get(first));
+            let missing =
+                || StoreError::Index(format!("commit {}, workflow {workflow}: its entries are missing", header.number));
+            appends.push(append.ok_or_else(missing)?.as_slice());
+        }
+        Ok(codec::encode_commit(header, appends))
+    }
+
+    fn remember(&mut self, workflow: WorkflowId) -> Result<(), StoreError> {
+        let mut appends = BTreeMap::new();
+        let (mut bytes, mut bad) = (0, Ok(()));
+        self.read.scan(&keys::appends(workflow), Order::Ascending, &mut |_, value| {
+            bad = appends_in(value, |first, append| {
+                bytes += append.len();
+                appends.insert(first, append.to_vec());
+            });
+            if bad.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        })?;
+        bad.map_err(|error| StoreError::Index(format!("workflow {workflow}: {error}")))?;
+        self.appends_bytes += bytes;
+        self.appends.insert(workflow, appends);
+        Ok(())
+    }
+}
+
+/// Calls `each` with the first sequence and the bytes of every append in a value.
+fn appends_in(value: &[u8], mut each: impl FnMut(Sequence, &[u8])) -> Result<(), codec::CodecError> {
+    for part in kept::parts(value)?.iter() {
+        let (_, _, append) = codec::kept_append(part)?;
+        each(codec::append_place(append)?.1, append);
+    }
+    Ok(())
 }
 
 /// A commit as the index keeps it: its header, and where its appends are.

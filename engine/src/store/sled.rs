@@ -9,6 +9,7 @@
 //! - One tree: a batch is atomic within one tree only.
 
 use std::{
+    cell::RefCell,
     fs::{self, File},
     io,
     ops::ControlFlow,
@@ -24,13 +25,17 @@ use std::{
 use ::sled::{Batch, Db};
 
 use crate::{
-    ids::CommitNumber,
+    ids::{CommitNumber, Hash},
     journal::{
         index, kept,
         keys::{self, Changes, Each, Order, Range, Read},
     },
     panics,
-    store::{StoreError, log::OtherCopy, reading},
+    store::{
+        StoreError,
+        log::OtherCopy,
+        reading::{self, Payloads},
+    },
 };
 
 /// Above that, memory grows with the journal (C14).
@@ -49,8 +54,8 @@ const LOCKED_FOR_AT_MOST: Duration = Duration::from_secs(1);
 /// Recovery of 700 MB takes less than half a second (C14): what takes so long will never end.
 const OPENS_WITHIN: Duration = Duration::from_secs(60);
 
-/// Up to so many keys all are read at open, to see whether they can be.
-const KEYS_READ_AT_OPEN: usize = 100_000;
+/// Up to so much is read at open, to see whether it can be: all that a small index has.
+const READ_AT_OPEN_BYTES: usize = 8 << 20;
 
 /// A value's first byte.
 const WHOLE: u8 = 0;
@@ -208,6 +213,13 @@ impl Indexed {
         synced.map_err(|source| StoreError::Io { action: "sync", path: self.path.clone(), source })
     }
 
+    /// Lets the next open set it aside.
+    pub(super) fn distrust(&self, detail: &str) {
+        tracing::error!(detail, "the journal's index failed: it will be set aside and made again at the next start");
+        // Where even that cannot be written, the next open finds out for itself.
+        let _ = fs::write(&self.suspect, detail);
+    }
+
     /// Whether it failed since it was opened: nothing may be decided by what it answers.
     pub(super) fn has_failed(&self) -> bool {
         self.failed.load(Ordering::Relaxed)
@@ -224,16 +236,29 @@ impl Indexed {
             }
             None => return Err(StoreError::Index("it does not say which layout it has".to_owned())),
         }
-        let readable = self.guarded(|| self.db.iter().take(KEYS_READ_AT_OPEN).try_for_each(|pair| pair.map(drop)));
-        readable?;
+        self.guarded(|| {
+            let mut read = 0;
+            for pair in self.db.iter() {
+                let (key, value) = pair?;
+                // A key alone takes time, too.
+                read += key.len() + value.len() + 64;
+                if read > READ_AT_OPEN_BYTES {
+                    break;
+                }
+            }
+            Ok(())
+        })?;
         // No commit is missing between the first and the last.
         let mut next = CommitNumber(1);
-        let mut left = KEYS_READ_AT_OPEN;
-        let mut bad = Ok(());
+        let (mut read, mut bad) = (0, Ok(()));
         self.scan(&keys::all_commits(), Order::Ascending, &mut |key, value| {
-            left -= 1;
+            read += value.len();
             bad = follows(keys::commit_number(key), value, &mut next);
-            if left == 0 || bad.is_err() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            if read > READ_AT_OPEN_BYTES / 8 || bad.is_err() {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            }
         })?;
         bad
     }
@@ -266,10 +291,8 @@ impl Indexed {
             Ok(Err(error)) => error.to_string(),
             Err(panic) => panicked(&*panic),
         };
-        tracing::error!(detail, "the journal's index failed: it will be set aside and made again at the next start");
         self.failed.store(true, Ordering::Relaxed);
-        // Where even that cannot be written, the next open finds out for itself.
-        let _ = fs::write(&self.suspect, &detail);
+        self.distrust(&detail);
         Err(StoreError::Index(detail))
     }
 }
@@ -301,13 +324,29 @@ impl Read for Indexed {
     }
 }
 
-impl OtherCopy for Indexed {
+/// What lends to the log: commits that follow each other are read together.
+pub(super) struct Lender<'a> {
+    index: &'a Indexed,
+    payloads: RefCell<Payloads<'a>>,
+}
+
+impl Indexed {
+    pub(super) fn lender(&self) -> Lender<'_> {
+        Lender { index: self, payloads: RefCell::new(Payloads::of(self)) }
+    }
+}
+
+impl OtherCopy for Lender<'_> {
     fn payload(&self, number: CommitNumber) -> Option<Vec<u8>> {
-        reading::payload(self, number).ok().flatten()
+        self.payloads.borrow_mut().get(number).ok().flatten()
+    }
+
+    fn hash(&self, number: CommitNumber) -> Option<Hash> {
+        reading::header(self.index, number).ok().flatten().map(|header| header.hash)
     }
 
     fn is_complete(&self) -> bool {
-        self.complete
+        self.index.complete
     }
 }
 

@@ -1,12 +1,15 @@
 //! The commit log: append-only segments of frames, the copy that acknowledged means durable in.
 //!
 //! - A commit is one write and one `fdatasync`; nothing is answered before it.
-//! - At open every frame is read: a damaged, missing or lost one is put back from the other copy, byte for byte.
+//! - Every frame is read, those of a long log's sealed segments once it is open: a damaged, missing or lost one is put back
+//!   from the other copy, byte for byte.
 //! - Only a last frame that was never wholly written is cut, and never in silence.
 //! - A failed write or sync is never tried again: whoever sees one must stop.
 
+mod ahead;
 mod frame;
 mod recover;
+mod sealed;
 mod stray;
 mod segment;
 mod reader;
@@ -18,9 +21,12 @@ use std::{
     thread::JoinHandle,
 };
 
+pub use ahead::ReadAhead;
+pub(super) use ahead::{Logged, Wanted};
 pub use reader::LogReader;
 pub use recover::Cut;
-pub(super) use recover::{OtherCopy, Recovered, recover};
+pub(super) use recover::{Extent, OtherCopy, Recovered, check, recover};
+pub(super) use sealed::Sealed;
 pub(super) use segment::sync_dir;
 
 use crate::{

@@ -36,6 +36,8 @@ pub struct LogReader {
     offset: usize,
     next: CommitNumber,
     previous: Hash,
+    /// Commits up to this one are not decoded.
+    after: CommitNumber,
     torn: bool,
     failed: bool,
 }
@@ -61,7 +63,7 @@ impl LogReader {
             return Err(StoreError::NewerFormat { path, found, known: FORMAT });
         }
         let dir = dir.to_owned();
-        Ok(Self { dir, segment, bytes, offset: 0, next, previous, torn: false, failed: false })
+        Ok(Self { dir, segment, bytes, offset: 0, next, previous, after: CommitNumber(0), torn: false, failed: false })
     }
 
     /// Whether what stands at the end is a frame that was never wholly written: no commit that was acknowledged.
@@ -76,21 +78,53 @@ impl LogReader {
         (format!("log/{}", segment::file_name(self.segment)), self.offset.max(HEADER_BYTES) as u64)
     }
 
-    /// The commits as bytes, their frames checked but not their hashes.
-    pub(in crate::store) fn payloads(mut self) -> impl Iterator<Item = Result<(CommitNumber, Vec<u8>), BadPlace>> {
-        std::iter::from_fn(move || self.step().transpose())
+    /// Lets commits up to `after` be passed over: their frames are checked, and not their hashes.
+    pub(super) fn pass_over(&mut self, after: CommitNumber) {
+        self.after = after;
     }
 
-    fn commit(&mut self) -> Result<Option<Commit>, BadPlace> {
-        let before = self.previous;
-        let Some((number, payload)) = self.step()? else { return Ok(None) };
-        let offset = (self.offset - frame::OVERHEAD_BYTES - payload.len()) as u64;
-        let (file, _) = self.place();
-        codec::decode_commit(&payload, before).map(Some).map_err(|bad| bad.or_commit(number).in_file(file, offset))
+    /// The number of the next commit, and the hash before it.
+    pub(super) fn expected(&self) -> (CommitNumber, Hash) {
+        (self.next, self.previous)
+    }
+
+    /// Goes on behind this byte of a segment, where this commit comes after this hash.
+    pub(super) fn go_on_from(&mut self, segment: u64, offset: usize, (next, previous): (CommitNumber, Hash)) {
+        (self.segment, self.offset, self.next, self.previous) = (segment, offset, next, previous);
+        // Read when it is needed.
+        self.bytes = Vec::new();
+    }
+
+    /// The next commit and its bytes. After an error there is none.
+    pub(super) fn logged(&mut self) -> Option<Result<(Commit, Vec<u8>), BadPlace>> {
+        if self.failed {
+            return None;
+        }
+        let logged = self.commit();
+        self.failed = logged.is_err();
+        logged.transpose()
+    }
+
+    fn commit(&mut self) -> Result<Option<(Commit, Vec<u8>)>, BadPlace> {
+        loop {
+            let before = self.previous;
+            let Some((number, payload)) = self.step()? else { return Ok(None) };
+            if number <= self.after {
+                continue;
+            }
+            let offset = (self.offset - frame::OVERHEAD_BYTES - payload.len()) as u64;
+            let decoded = codec::decode_commit(&payload, before);
+            let (file, _) = self.place();
+            let commit = decoded.map_err(|bad| bad.or_commit(number).in_file(file, offset))?;
+            return Ok(Some((commit, payload)));
+        }
     }
 
     fn step(&mut self) -> Result<Option<(CommitNumber, Vec<u8>)>, BadPlace> {
         loop {
+            if self.bytes.is_empty() {
+                self.bytes = self.read(self.segment)?;
+            }
             if self.offset == 0 {
                 self.check_header()?;
             }
@@ -214,11 +248,6 @@ impl Iterator for LogReader {
 
     /// The next commit. After `None` it may be asked again: more may have been appended. After an error there is none.
     fn next(&mut self) -> Option<Self::Item> {
-        if self.failed {
-            return None;
-        }
-        let commit = self.commit();
-        self.failed = commit.is_err();
-        commit.transpose()
+        self.logged().map(|logged| logged.map(|(commit, _)| commit))
     }
 }

@@ -1,6 +1,7 @@
-//! Opening the log: every frame is read, and what is not there any more is put back from the other copy.
+//! Opening the log: its frames are read, and what is not there any more is put back from the other copy.
 //!
-//! A segment with a flaw is written anew, beside, with the same frames byte for byte, and takes the old one's place.
+//! - A segment with a flaw is written anew, beside, with the same frames byte for byte, and takes the old one's place.
+//! - Of a long log the sealed segments are passed over ([`super::sealed`]), and read in the same way once the journal is open.
 
 use std::{
     borrow::Cow,
@@ -21,6 +22,7 @@ use crate::{
 use super::{
     CommitLog, begin,
     frame::{self, Found},
+    sealed::{Peeked, Sealed, passed},
     segment::{self, FORMAT, HEADER_BYTES, Header, HeaderError, Prepared},
     stray::Strays,
 };
@@ -29,6 +31,9 @@ use super::{
 pub(in crate::store) trait OtherCopy {
     /// The bytes of this commit as they were framed, if this copy has it.
     fn payload(&self, number: CommitNumber) -> Option<Vec<u8>>;
+
+    /// The hash of this commit, if this copy has it: without its entries, which the hash covers.
+    fn hash(&self, number: CommitNumber) -> Option<Hash>;
 
     /// Whether it was brought to rest: then it has every commit that was acknowledged, as it was.
     fn is_complete(&self) -> bool;
@@ -63,12 +68,23 @@ pub(in crate::store) struct Recovered {
     /// Where frames or headers were put back from the other copy.
     pub(in crate::store) healed: Vec<String>,
     pub(in crate::store) cut: Option<Cut>,
+    /// What was passed over, and is still to be read.
+    pub(in crate::store) passed: Vec<Sealed>,
+}
+
+/// How a log is read when it is opened.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::store) struct Extent {
+    /// How long a segment is made.
+    pub(in crate::store) segment_bytes: u64,
+    /// So much of its end is read before anything else; 0 for the least that tells where it ends.
+    pub(in crate::store) read_bytes: u64,
 }
 
 /// Opens the log in `dir`, which exists. `known` is the last commit of the other copy.
 pub(in crate::store) fn recover(
     dir: &Path,
-    segment_bytes: u64,
+    Extent { segment_bytes, read_bytes }: Extent,
     other: Option<&dyn OtherCopy>,
     known: CommitNumber,
 ) -> Result<Recovered, StoreError> {
@@ -78,37 +94,31 @@ pub(in crate::store) fn recover(
     // Before anything is changed: what only a complete copy can tell apart from a loss needs one.
     strays.refuse_unless(other.is_some_and(OtherCopy::is_complete))?;
     let last = found.last().map_or(1, |(segment, _)| *segment);
-    let mut firsts = Vec::new();
+    let mut peeked = Vec::new();
     for segment in 1..=last {
-        firsts.push(peek(dir, segment)?);
+        peeked.push(peek(dir, segment)?);
     }
-    let mut walk = Walk {
-        dir,
-        segment_bytes,
-        other,
-        next: CommitNumber(1),
-        head: None,
-        previous: Hash::default(),
-        known: (known, None),
-        contradicted: None,
-        segments: Vec::new(),
-        healed: Vec::new(),
-        cut: None,
-    };
+    let mut walk = Walk::new(dir, segment_bytes, other, known);
+    let passed = other.map(|other| passed(&peeked, read_bytes, other, known)).unwrap_or_default();
+    for sealed in &passed {
+        walk.segments.push(sealed.begin);
+        (walk.next, walk.previous) = sealed.end;
+    }
+    let first_read = passed.len() as u64 + 1;
     let is_new = found.is_empty() && other.is_none_or(|other| other.payload(CommitNumber(1)).is_none());
     let mut end = HEADER_BYTES as u64;
-    for segment in (1..=last).filter(|_| !is_new) {
+    for segment in (first_read..=last).filter(|_| !is_new) {
         let at = usize::try_from(segment - 1).expect("as many as there are files");
         // A number that lies behind is that of a file which is not what its name says.
-        let bound = firsts[at + 1..].iter().flatten().find(|first| **first >= walk.next);
-        end = walk.segment(segment, bound.copied(), segment == last)?;
+        let bound = peeked[at + 1..].iter().filter_map(|peeked| peeked.first).find(|first| *first >= walk.next);
+        end = walk.segment(segment, bound, segment == last)?;
     }
     // The log without them must be all that the other copy knows, and that is complete.
     strays.refuse_unless(walk.next == known.next())?;
     walk.healed.extend(strays.set_aside(dir)?);
     if is_new {
         let log = begin(dir, segment_bytes)?;
-        return Ok(walk.done(log));
+        return Ok(walk.done(log, passed));
     }
     let path = dir.join(segment::file_name(last));
     let file = OpenOptions::new().read(true).write(true).open(&path);
@@ -124,28 +134,65 @@ pub(in crate::store) fn recover(
         end: length.len(),
         next: None,
     };
-    Ok(walk.done(log))
+    Ok(walk.done(log, passed))
 }
 
-/// The number of the first commit of a segment, as its header says, or else its first frame.
-fn peek(dir: &Path, segment: u64) -> Result<Option<CommitNumber>, StoreError> {
+/// What reading a sealed segment came to.
+#[derive(Debug, Default)]
+pub(in crate::store) struct Checked {
+    /// Where frames were put back from the other copy.
+    pub(in crate::store) healed: Vec<String>,
+    /// The first commit of which the other copy has other bytes.
+    pub(in crate::store) contradicted: Option<CommitNumber>,
+}
+
+/// Reads a segment that a start has passed over as that would have, also while the log is appended to. `known` is what it
+/// was for [`recover`].
+///
+/// # Errors
+/// [`StoreError::Damaged`] where neither copy has what it should hold, [`StoreError::Io`] if it cannot be read.
+pub(in crate::store) fn check(
+    dir: &Path,
+    segment_bytes: u64,
+    other: &dyn OtherCopy,
+    known: CommitNumber,
+    sealed: &Sealed,
+) -> Result<Checked, StoreError> {
+    let (segment, next, previous) = sealed.begin;
+    let mut walk = Walk { next, previous, ..Walk::new(dir, segment_bytes, Some(other), known) };
+    walk.segment(segment, Some(sealed.end.0), false)?;
+    if (walk.next, walk.previous) != sealed.end {
+        let place = format!("log/{}", segment::file_name(segment));
+        return Err(walk.damaged(&place, "what follows does not follow it"));
+    }
+    Ok(Checked { healed: walk.healed, contradicted: walk.contradicted })
+}
+
+/// What the header of a segment says, or else its first frame.
+fn peek(dir: &Path, segment: u64) -> Result<Peeked, StoreError> {
     let path = dir.join(segment::file_name(segment));
     let mut bytes = [0; HEADER_BYTES];
+    let read = File::open(&path).and_then(|file| {
+        file.read_exact_at(&mut bytes, 0)?;
+        file.metadata()
+    });
     // A missing or short file has no header; one that cannot be read is told when it is read whole.
-    if File::open(&path).and_then(|file| file.read_exact_at(&mut bytes, 0)).is_err() {
-        return Ok(None);
-    }
+    let Ok(metadata) = read else { return Ok(Peeked::default()) };
     match Header::decode(&bytes) {
-        Ok(header) if header.segment == segment => Ok(Some(header.first)),
+        Ok(header) if header.segment == segment => {
+            let is_whole = header.bytes <= metadata.len();
+            Ok(Peeked { first: Some(header.first), header: Some(header).filter(|_| is_whole) })
+        }
         Err(HeaderError::Newer(found)) => Err(StoreError::NewerFormat { path, found, known: FORMAT }),
         // Another segment's content says nothing of this one's.
-        Ok(_) => Ok(None),
+        Ok(_) => Ok(Peeked::default()),
         Err(HeaderError::Damaged) => {
             let bytes = fs::read(&path).map_err(|source| StoreError::Io { action: "read", path, source })?;
-            match frame::at(&bytes, HEADER_BYTES) {
-                Found::Frame(payload) => Ok(codec::decode_header(payload).ok().map(|commit| commit.number)),
-                Found::End | Found::Bad => Ok(None),
-            }
+            let first = match frame::at(&bytes, HEADER_BYTES) {
+                Found::Frame(payload) => codec::decode_header(payload).ok().map(|commit| commit.number),
+                Found::End | Found::Bad => None,
+            };
+            Ok(Peeked { first, header: None })
         }
     }
 }
@@ -164,13 +211,29 @@ struct Walk<'a> {
     cut: Option<Cut>,
 }
 
-impl Walk<'_> {
-    fn done(self, log: CommitLog) -> Recovered {
+impl<'a> Walk<'a> {
+    fn new(dir: &'a Path, segment_bytes: u64, other: Option<&'a dyn OtherCopy>, known: CommitNumber) -> Self {
+        Self {
+            dir,
+            segment_bytes,
+            other,
+            next: CommitNumber(1),
+            head: None,
+            previous: Hash::default(),
+            known: (known, None),
+            contradicted: None,
+            segments: Vec::new(),
+            healed: Vec::new(),
+            cut: None,
+        }
+    }
+
+    fn done(self, log: CommitLog, passed: Vec<Sealed>) -> Recovered {
         let Self { head, mut segments, known, contradicted, healed, cut, .. } = self;
         if segments.is_empty() {
             segments.push((log.segment, CommitNumber(1), Hash::default()));
         }
-        Recovered { log, head, segments, known: known.1, contradicted, healed, cut }
+        Recovered { log, head, segments, known: known.1, contradicted, healed, cut, passed }
     }
 
     /// Reads one segment, heals it where that is needed, and returns where its last frame ends.

@@ -20,14 +20,14 @@ use crate::{
 };
 
 /// A journal of a few segments, at rest.
-struct Journal {
-    dir: tempfile::TempDir,
+pub(super) struct Journal {
+    pub(super) dir: tempfile::TempDir,
     /// All that was acknowledged.
-    commits: Vec<Commit>,
+    pub(super) commits: Vec<Commit>,
 }
 
 impl Journal {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let (store, _) = DurableStore::open(&small(dir.path())).expect("it opens");
         for number in 1..=12 {
@@ -43,7 +43,7 @@ impl Journal {
     }
 
     /// The same, as a kill leaves it.
-    fn killed() -> Self {
+    pub(super) fn killed() -> Self {
         let journal = Self::new();
         let (store, _) = journal.open().expect("it opens");
         let dir = tempfile::tempdir().expect("a temporary directory");
@@ -52,15 +52,15 @@ impl Journal {
         Self { dir, commits }
     }
 
-    fn last_segment(&self) -> u64 {
+    pub(super) fn last_segment(&self) -> u64 {
         (1..).take_while(|number| self.segment(*number).exists()).last().expect("there is one")
     }
 
-    fn segment(&self, number: u64) -> PathBuf {
+    pub(super) fn segment(&self, number: u64) -> PathBuf {
         self.dir.path().join(format!("log/{number:06}.log"))
     }
 
-    fn index(&self) -> PathBuf {
+    pub(super) fn index(&self) -> PathBuf {
         self.dir.path().join("journal")
     }
 
@@ -69,7 +69,7 @@ impl Journal {
     }
 
     /// Opens it, and sees that everything is there, in both copies.
-    fn opens_whole(&mut self) -> OpenReport {
+    pub(super) fn opens_whole(&mut self) -> OpenReport {
         let (store, report) = self.open().expect("it heals");
         self.commits = self.reads_whole(&store);
         store.close().expect("it comes to rest");
@@ -84,7 +84,7 @@ impl Journal {
     }
 
     /// What the store has: all that was acknowledged, and its openings since.
-    fn reads_whole(&self, store: &DurableStore) -> Vec<Commit> {
+    pub(super) fn reads_whole(&self, store: &DurableStore) -> Vec<Commit> {
         let commits = store.commits(CommitNumber(0), usize::MAX).expect("it reads");
         assert_eq!(commits[..self.commits.len()], self.commits);
         assert!(commits[self.commits.len()..].iter().all(|commit| commit.entries.is_empty()));
@@ -101,7 +101,7 @@ impl Journal {
     }
 }
 
-fn flip(file: &Path, at: u64, bit: u8) {
+pub(super) fn flip(file: &Path, at: u64, bit: u8) {
     let file = OpenOptions::new().read(true).write(true).open(file).expect("it is there");
     let mut byte = [0];
     file.read_exact_at(&mut byte, at).expect("it is long enough");

@@ -5,5 +5,6 @@ mod suite;
 mod agree;
 mod reference;
 mod damage;
+mod long;
 mod durable;
 mod reader;
