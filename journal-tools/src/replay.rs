@@ -1,16 +1,17 @@
 //! `replay`: one workflow's entries folded again, as the engine folds them: the state after each, and what the engine
-//! would do next if it started there.
+//! would do next if it started there. Or all workflows' entries, and where each ends.
 
-use std::io::Write;
+use std::{collections::BTreeMap, io::Write};
 
-use cairn_engine::{Attempt, Entry, Sequence, WorkflowState, decide};
+use cairn_engine::{Attempt, Clock, Entry, Fact, Outcome, Sequence, SystemClock, WorkflowState, decide};
+use cairn_steps::records::Status;
 
 use crate::{
     cli::SourceArguments,
     error::ToolError,
     select::{self, Found},
     show::{self, Rows},
-    source::Source,
+    source::{Commits, Source},
     workflows::place,
 };
 
@@ -22,10 +23,15 @@ use crate::{
 Examples:
   cairn-journal replay 0197f3a2
   cairn-journal replay 0197f3a2 --at 7            the state after entry 7, and each step's progress then
-  cairn-journal replay 0197f3a2 --export journal.ndjson")]
+  cairn-journal replay 0197f3a2 --export journal.ndjson
+  cairn-journal replay --all                      how many workflows end in which state")]
 pub(crate) struct Arguments {
     /// The workflow's id, or the beginning of it.
-    id: String,
+    #[arg(required_unless_present = "all")]
+    id: Option<String>,
+    /// Every workflow, and no more of each than the state that it ends in.
+    #[arg(long, conflicts_with_all = ["id", "at"])]
+    all: bool,
     /// Stop after this entry.
     #[arg(long, value_name = "SEQ", value_parser = clap::value_parser!(u64).range(1..))]
     at: Option<u64>,
@@ -38,9 +44,45 @@ pub(crate) struct Arguments {
 /// # Errors
 /// [`ToolError`], after what could be read is shown.
 pub(crate) fn run(arguments: &Arguments, out: &mut dyn Write) -> Result<(), ToolError> {
-    let Found { entries, broken } = select::find(Source::of(&arguments.source)?.commits()?, &arguments.id)?;
+    let commits = Source::of(&arguments.source)?.commits()?;
+    let Some(id) = &arguments.id else { return out.write_all(all(commits)?.as_bytes()).map_err(ToolError::from) };
+    let Found { entries, broken } = select::find(commits, id)?;
     out.write_all(replay(&entries, arguments.at.map(Sequence))?.as_bytes())?;
     broken.map_or(Ok(()), Err)
+}
+
+/// The text for all workflows. They are folded as they are read.
+fn all(mut commits: Commits) -> Result<String, ToolError> {
+    let mut ends: BTreeMap<&str, u64> = BTreeMap::new();
+    for commit in commits.by_ref() {
+        for entry in &commit?.entries {
+            if let Fact::Finished { outcome, .. } = entry.fact {
+                *ends.entry(ended(outcome).as_str()).or_default() += 1;
+            }
+        }
+    }
+    let now = SystemClock.now();
+    for state in commits.active() {
+        *ends.entry(Status::of(state, now).as_str()).or_default() += 1;
+    }
+    let mut rows = Rows::new(["STATUS", "WORKFLOWS"]);
+    for status in Status::ALL.map(Status::as_str) {
+        if let Some(workflows) = ends.get(status) {
+            rows.add([status.to_owned(), workflows.to_string()]);
+        }
+    }
+    let verified = commits.verified();
+    let entries = show::count(verified.entries, "entry", "entries");
+    let workflows = show::count(verified.workflows, "workflow", "workflows");
+    Ok(format!("{}\nreplayed {entries} of {workflows}\n", rows.text()))
+}
+
+fn ended(outcome: Outcome) -> Status {
+    match outcome {
+        Outcome::Succeeded => Status::Succeeded,
+        Outcome::Failed => Status::Failed,
+        Outcome::Cancelled => Status::Cancelled,
+    }
 }
 
 /// The text for these entries, up to `at`.
@@ -129,7 +171,7 @@ fn steps(state: &WorkflowState) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::samples;
+    use crate::{lines::Lines, samples};
 
     fn entries(workflow: u8) -> Vec<Entry> {
         let found = select::find(samples::journal().into_iter().map(Ok), &samples::id(workflow).to_string());
@@ -149,6 +191,13 @@ mod tests {
     #[test]
     fn golden_replay_up_to_an_entry_in_the_middle() {
         insta::assert_snapshot!(replay(&entries(1), Some(Sequence(5))).expect("it folds"));
+    }
+
+    #[test]
+    fn golden_replay_of_everything() {
+        let lines = samples::export(&samples::journal()).join("\n");
+        let commits = Commits::new(Box::new(Lines::new(std::io::Cursor::new(lines), "x")));
+        insta::assert_snapshot!(all(commits).expect("it folds"));
     }
 
     #[test]

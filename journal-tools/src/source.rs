@@ -11,8 +11,8 @@ use std::{
 };
 
 use cairn_engine::{
-    Commit,
-    store::{BadPlace, LogReader, Verified, Verifier},
+    Commit, WorkflowState,
+    store::{BadPlace, ReadAhead, Verified, Verifier},
 };
 
 use crate::{cli::SourceArguments, error::ToolError, lines::Lines, progress::Progress, server};
@@ -127,6 +127,11 @@ pub(crate) trait Reader: Iterator<Item = Result<Commit, ToolError>> {
     /// Where the last commit stands, beyond its number.
     fn place(&self) -> Option<String>;
 
+    /// Whether each commit's hashes were computed from the bytes that it was read from.
+    fn has_checked_hashes(&self) -> bool {
+        false
+    }
+
     /// What there is to say of the end, once it is reached.
     fn note(&self) -> Option<&'static str> {
         None
@@ -134,17 +139,12 @@ pub(crate) trait Reader: Iterator<Item = Result<Commit, ToolError>> {
 }
 
 /// The commit log of a data directory.
-struct Log {
-    reader: LogReader,
-    /// Where the last commit stands.
-    place: (String, u64),
-}
+struct Log(ReadAhead);
 
 impl Log {
     fn open(directory: &Path) -> Result<Self, ToolError> {
         check_directory(directory)?;
-        let reader = LogReader::open(directory)?;
-        Ok(Self { place: reader.place(), reader })
+        Ok(Self(ReadAhead::open(directory)?))
     }
 }
 
@@ -152,19 +152,22 @@ impl Iterator for Log {
     type Item = Result<Commit, ToolError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        self.place = self.reader.place();
-        self.reader.next().map(|commit| commit.map_err(|bad| bad_place(&bad, None)))
+        self.0.next().map(|commit| commit.map_err(|bad| bad_place(&bad, None)))
     }
 }
 
 impl Reader for Log {
     fn place(&self) -> Option<String> {
-        let (file, offset) = &self.place;
+        let (file, offset) = self.0.place();
         Some(format!("{file} at byte {offset}"))
     }
 
+    fn has_checked_hashes(&self) -> bool {
+        true
+    }
+
     fn note(&self) -> Option<&'static str> {
-        self.reader
+        self.0
             .ends_torn()
             .then_some("the last frame of the log is not whole: it was never acknowledged, or is being written")
     }
@@ -187,6 +190,11 @@ impl Commits {
         self.verifier.verified()
     }
 
+    /// The states of the workflows that are not finished, after what was read so far.
+    pub(crate) fn active(&self) -> impl Iterator<Item = &WorkflowState> {
+        self.verifier.active()
+    }
+
     /// What there is to say of the end, once it is reached.
     pub(crate) fn note(&self) -> Option<&'static str> {
         self.reader.inner().note()
@@ -194,7 +202,12 @@ impl Commits {
 
     fn check(&mut self, commit: Result<Commit, ToolError>) -> Result<Commit, ToolError> {
         let commit = commit?;
-        self.verifier.check(&commit).map_err(|bad| bad_place(&bad, self.reader.inner().place()))?;
+        let reader = self.reader.inner();
+        let checked = match reader.has_checked_hashes() {
+            true => self.verifier.check_read(&commit),
+            false => self.verifier.check(&commit),
+        };
+        checked.map_err(|bad| bad_place(&bad, reader.place()))?;
         Ok(commit)
     }
 }
