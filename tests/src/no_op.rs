@@ -41,7 +41,8 @@ impl Step for NoOp {
 
 /// What a step that applies objects tells of them, in about 300 bytes: half of it words that repeat, half of it numbers
 /// that nobody can guess.
-fn made() -> [Made; 4] {
+#[must_use]
+pub fn made() -> impl serde::Serialize {
     ["Service", "ConfigMap", "StatefulSet", "Deployment"].map(|kind| {
         let drawn: u128 = rand::random();
         Made { kind, uid: format!("{drawn:032x}"), version: drawn as u16 }

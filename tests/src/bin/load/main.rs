@@ -8,6 +8,7 @@ mod clients;
 mod disk;
 mod engine;
 mod http;
+mod journal;
 mod output;
 mod peer;
 mod process;
@@ -23,6 +24,7 @@ use std::{
 
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
+use tokio::runtime::Runtime;
 
 use self::{output::Output, peer::Peer, server::Program};
 
@@ -122,6 +124,27 @@ enum Command {
         #[arg(long, default_value_t = 10_000)]
         workflows: usize,
     },
+    /// A journal of millions of entries: start, reads, appends, memory, and how fast the tools are.
+    Journal {
+        /// How many workflows of ten steps it holds: 22 entries each.
+        #[arg(long, default_value_t = 450_000)]
+        workflows: usize,
+        /// The program `cairn-journal`, whose `verify`, `replay` and `rebuild` are measured as well.
+        #[arg(long, value_name = "PATH")]
+        tools: Option<PathBuf>,
+    },
+    /// One opening that `journal` measures, in a process of its own.
+    #[command(hide = true)]
+    Opened {
+        /// The data directory.
+        data: PathBuf,
+        /// What is measured.
+        #[arg(long)]
+        measured: String,
+        /// It ends by SIGKILL.
+        #[arg(long)]
+        killed: bool,
+    },
     /// Creations that wait for their rollout at once, with the real program and a sandbox cluster beside it.
     Rollouts {
         /// How many.
@@ -158,9 +181,16 @@ fn main() -> anyhow::Result<ExitCode> {
         }
         Some(Command::Table { files }) => results::print(&results::read(&files)?),
         Some(Command::Charts { files, into }) => charts::write(&results::read(&files)?, &into)?,
+        Some(Command::Opened { data, measured, killed }) => {
+            journal::opened(&runtime()?, &data, &measured, killed, &Output { json: arguments.json })?;
+        }
         command => measure(command, &arguments.directory, arguments.disk_rounds, &Output { json: arguments.json })?,
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn runtime() -> std::io::Result<Runtime> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()
 }
 
 fn measure(command: Option<Command>, directory: &Path, disk_rounds: usize, output: &Output) -> anyhow::Result<()> {
@@ -169,7 +199,7 @@ fn measure(command: Option<Command>, directory: &Path, disk_rounds: usize, outpu
         .tempdir_in(directory)
         .with_context(|| format!("cannot write below {}", directory.display()))?;
     let at = directory.path();
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let runtime = runtime()?;
     let disk = || disk::measure(at, disk_rounds, output);
     match command {
         Some(Command::Engine { in_flight, workflows }) => {
@@ -192,7 +222,7 @@ fn measure(command: Option<Command>, directory: &Path, disk_rounds: usize, outpu
                 None => http::peer(&peer, in_flight, workflows, output).await,
             }
         }),
-        Some(Command::Server { .. } | Command::Table { .. } | Command::Charts { .. }) => {
+        Some(Command::Server { .. } | Command::Opened { .. } | Command::Table { .. } | Command::Charts { .. }) => {
             unreachable!("they measure nothing")
         }
         Some(Command::Submit { workflows }) => engine::submissions(&runtime, at, workflows, output),
@@ -200,6 +230,7 @@ fn measure(command: Option<Command>, directory: &Path, disk_rounds: usize, outpu
         Some(Command::Rollouts { clusters, cairn }) => {
             runtime.block_on(rollouts::measure(&cairn, at, clusters, output))
         }
+        Some(Command::Journal { workflows, tools }) => journal::measure(at, workflows, tools.as_deref(), output),
         Some(Command::Disk) => disk().map(drop),
         None => {
             let all = [1, 16, 64, 256, 1_024];
