@@ -9,16 +9,13 @@ mod submit;
 use std::{
     collections::HashMap,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
 };
 
-use tokio::{
-    sync::{mpsc, oneshot, watch},
-    task::JoinHandle,
-};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::{
     chance::Chance,
@@ -33,6 +30,7 @@ use crate::{
     recovery,
     state::{IllegalFact, Phase, WorkflowState, fold},
     store::{Store, StoreError},
+    threads::{self, JoinHandle, Mutex, PoisonError},
 };
 
 pub use self::submit::{NewSubmission, SubmitError};
@@ -166,9 +164,8 @@ impl Engine {
         let gauges = Arc::new(Gauges::default());
         let token = store.token();
         let reading = Arc::clone(&store);
-        let last = tokio::task::spawn_blocking(move || last_time(reading.as_ref()))
-            .await
-            .unwrap_or(Err(StoreError::Stopped))?;
+        let last =
+            threads::spawn_blocking(move || last_time(reading.as_ref())).await.unwrap_or(Err(StoreError::Stopped))?;
         let clock = Arc::new(SteadyClock::starting_at(clock.now().max(last)));
         let started = Writer::start(Arc::clone(&store), Arc::clone(&clock), limits.queue);
         let (writer, writing) = started.map_err(|error| OpenError::Stopped { why: format!("no thread: {error}") })?;
@@ -319,7 +316,7 @@ impl Engine {
         read: impl FnOnce(&dyn Store) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let store = Arc::clone(&self.inner.store);
-        tokio::task::spawn_blocking(move || read(store.as_ref())).await.unwrap_or(Err(StoreError::Stopped))
+        threads::spawn_blocking(move || read(store.as_ref())).await.unwrap_or(Err(StoreError::Stopped))
     }
 
     /// The store, for reading. Its methods may block.

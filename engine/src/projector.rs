@@ -7,13 +7,14 @@
 
 use std::{collections::HashMap, io, sync::Arc, time::Duration};
 
-use tokio::{sync::watch, task::JoinHandle};
+use tokio::sync::watch;
 
 use crate::{
     entry::{Commit, Entry},
     ids::{CommitNumber, WorkflowId},
     state::{Phase, WorkflowState, fold},
     store::Store,
+    threads::{self, JoinHandle},
 };
 
 /// Commits taken at once: the cursor moves after each batch.
@@ -62,7 +63,7 @@ pub(crate) fn start(
     mut closed: watch::Receiver<bool>,
     projection: Box<dyn Projection>,
 ) -> JoinHandle<()> {
-    tokio::spawn(async move {
+    threads::spawn(async move {
         let name = projection.name();
         let mut projection = Some((projection, States::default()));
         let mut delay = Duration::from_millis(100);
@@ -70,7 +71,7 @@ pub(crate) fn start(
             let closing = *closed.borrow();
             let seen = *head.borrow_and_update();
             let (Some((mut view, mut states)), store) = (projection.take(), Arc::clone(&store)) else { return };
-            let done = tokio::task::spawn_blocking(move || {
+            let done = threads::spawn_blocking(move || {
                 let result = advance(store.as_ref(), view.as_mut(), &mut states, seen);
                 (result, view, states)
             })
@@ -90,7 +91,7 @@ pub(crate) fn start(
             }
             let more = async {
                 if failed {
-                    tokio::time::sleep(delay).await;
+                    threads::sleep(delay).await;
                 } else if head.changed().await.is_err() {
                     std::future::pending::<()>().await;
                 }

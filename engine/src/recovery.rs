@@ -20,6 +20,7 @@ use crate::{
     journal::writer::{AppendError, Reply, Request, Writer},
     state::{WorkflowState, fold},
     store::{Append, Store, StoreError},
+    threads,
 };
 
 /// Fewer than that are not worth a thread.
@@ -34,9 +35,8 @@ pub(crate) async fn recover(
     clock: &SteadyClock,
 ) -> Result<Vec<WorkflowState>, OpenError> {
     let reading = Arc::clone(store);
-    let replayed = tokio::task::spawn_blocking(move || replay_active(reading.as_ref()))
-        .await
-        .unwrap_or(Err(StoreError::Stopped))?;
+    let replayed =
+        threads::spawn_blocking(move || replay_active(reading.as_ref())).await.unwrap_or(Err(StoreError::Stopped))?;
     let mut recovered = Vec::with_capacity(replayed.len());
     let mut parking = Vec::new();
     for (workflow, replayed) in replayed {

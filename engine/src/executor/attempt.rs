@@ -16,6 +16,7 @@ use crate::{
     retry::RetryPolicy,
     state::{Phase, Stage, WorkflowState},
     step::{StepContext, StepError},
+    threads,
 };
 
 /// What is to be done. Steps are given by their place in the definition.
@@ -112,7 +113,7 @@ pub(crate) fn overtaken(work: Work) -> Ended {
 }
 
 async fn guarded<T>(limit: Duration, work: impl Future<Output = Result<T, StepError>>) -> Result<T, StepError> {
-    match tokio::time::timeout(limit, AssertUnwindSafe(work).catch_unwind()).await {
+    match threads::timeout(limit, AssertUnwindSafe(work).catch_unwind()).await {
         Ok(Ok(result)) => result,
         Ok(Err(panic)) => {
             let said = panics::words(&*panic);

@@ -8,10 +8,7 @@ use std::{
     },
 };
 
-use tokio::{
-    sync::{mpsc, watch},
-    task::JoinHandle,
-};
+use tokio::sync::{mpsc, watch};
 
 use super::{
     Answer, Event, Wish,
@@ -20,6 +17,7 @@ use super::{
 use crate::{
     ids::{Timestamp, WorkflowId},
     state::WorkflowState,
+    threads::JoinHandle,
 };
 
 /// A workflow that is not finished.

@@ -8,6 +8,8 @@
 mod attempt;
 mod limits;
 mod live;
+#[cfg(all(test, feature = "model"))]
+mod model;
 mod plan;
 #[cfg(test)]
 mod tests;
@@ -23,10 +25,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::{
-    sync::{mpsc, oneshot, watch},
-    task::JoinHandle,
-};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::{
     chance::{self, Chance},
@@ -40,6 +39,7 @@ use crate::{
     state::{Phase, WorkflowState},
     step::StepContext,
     store::{Append, Refusal},
+    threads::{self, JoinHandle},
 };
 pub(crate) use attempt::unknown_definition;
 use attempt::{Ended, Moment, Work};
@@ -121,9 +121,9 @@ pub(crate) fn start(
         closing: None,
     };
     let writer = executor.parts.writer.clone();
-    let running = tokio::spawn(executor.run(events));
+    let running = threads::spawn(executor.run(events));
     // An engine that drives nothing must not go on accepting.
-    tokio::spawn(async move {
+    threads::spawn(async move {
         if let Err(panic) = running.await {
             writer.fault(&format!("the executor has panicked: {panic}; this is a bug of cairn's"));
         }
@@ -152,7 +152,7 @@ impl Executor {
         let mut stopped = self.parts.writer.stopped();
         let mut round = Vec::new();
         // One for all rounds: each new one would wake whoever waits for the first of all timers.
-        let mut sleep = pin!(tokio::time::sleep_until(self.wake()));
+        let mut sleep = pin!(threads::sleep_until(self.wake()));
         'rounds: loop {
             tokio::select! {
                 biased;
@@ -483,7 +483,7 @@ impl Executor {
         attempting.has_slot = true;
         let overtaken = live.state.is_cancelled() && matches!(work, Work::Run { .. });
         let dying = live.dying.take();
-        attempting.task = Some(tokio::spawn(async move {
+        attempting.task = Some(threads::spawn(async move {
             if let Some(dying) = dying {
                 // It was aborted: the error says so.
                 let _ = dying.await;

@@ -7,7 +7,7 @@
 //! - The queue is bounded: who finds it full is told so at once.
 
 #[cfg(all(test, feature = "model"))]
-mod model;
+pub(crate) mod model;
 
 use std::{
     collections::VecDeque,
@@ -19,7 +19,6 @@ use std::{
 use tokio::{
     runtime::{Handle, RuntimeFlavor},
     sync::{oneshot, watch},
-    task::JoinHandle,
 };
 
 use crate::{
@@ -29,7 +28,7 @@ use crate::{
     ids::CommitNumber,
     panics,
     store::{Append, Refusal, Store, StoreError},
-    threads::{Condvar, Mutex, MutexGuard, PoisonError, thread},
+    threads::{self, Condvar, JoinHandle, Mutex, MutexGuard, PoisonError, thread},
 };
 
 /// The most appends in one commit.
@@ -162,7 +161,7 @@ impl Writer {
         }
         let open = Arc::new(Open { shared: Arc::clone(&shared), _ended: ended });
         // Nothing is ever sent: it is dropped.
-        let writing = tokio::spawn(async { drop(end.await) });
+        let writing = threads::spawn(async { drop(end.await) });
         Ok((Self { shared, queue, here, _open: open }, writing))
     }
 
