@@ -9,7 +9,7 @@ use kube::Api;
 use kube::api::ListParams;
 
 use super::errors::{Asked, step_error};
-use super::{Cluster, LIST_MAX};
+use super::{Cluster, LIST_MAX, PAGES_MAX, endless};
 use crate::names::GPU;
 use crate::quantity::Quantity;
 use crate::request::Request;
@@ -199,10 +199,11 @@ impl Cluster {
     async fn count_held(&self, nodes: &mut [NodeGpus], but: Option<&str>) -> Result<(), StepError> {
         let api: Api<Pod> = Api::all(self.client.clone());
         let mut params = ListParams::default().fields(HOLDING).limit(LIST_MAX);
-        // Ends with the last page: each is a later part of one snapshot of the server.
-        loop {
+        let doing = "list the pods of all namespaces";
+        // Each is a later part of one snapshot of the server, and the last one says so.
+        for _ in 0..PAGES_MAX {
             let page = api.list(&params).await;
-            let page = page.map_err(|error| step_error(Asked::Read, "list the pods of all namespaces", &error))?;
+            let page = page.map_err(|error| step_error(Asked::Read, doing, &error))?;
             for pod in page.items.iter().filter(|pod| but.is_none() || pod.metadata.namespace.as_deref() != but) {
                 let on = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref());
                 if let Some(node) = nodes.iter_mut().find(|node| Some(node.name.as_str()) == on) {
@@ -214,6 +215,7 @@ impl Cluster {
                 None => return Ok(()),
             }
         }
+        Err(endless(doing))
     }
 }
 

@@ -52,6 +52,8 @@ const ANSWER_TIME_MAX: Duration = Duration::from_secs(20);
 const WATCH_SILENCE_MAX: Duration = Duration::from_secs(330);
 /// The most objects that one answer brings: far more than a cluster has.
 const LIST_MAX: u32 = 1000;
+/// The most answers that one list takes. Nothing has a million objects: a list that goes on from there does not end.
+const PAGES_MAX: u32 = 1000;
 
 /// The cluster. Cheap to clone; the clones share their watches.
 #[derive(Clone)]
@@ -214,8 +216,8 @@ impl Cluster {
         let api = self.api(kind, Some(namespace));
         let mut params = ListParams::default().limit(LIST_MAX);
         let mut all = Vec::new();
-        // Ends with the last page: each is a later part of one snapshot of the server.
-        loop {
+        // Each is a later part of one snapshot of the server, and the last one says so.
+        for _ in 0..PAGES_MAX {
             match api.list(&params).await {
                 Ok(mut page) => {
                     page.items.iter_mut().for_each(|object| secret::hide(kind, object));
@@ -229,6 +231,7 @@ impl Cluster {
                 Err(error) => return Err(step_error(Asked::Read, &doing, &error)),
             }
         }
+        Err(endless(&doing))
     }
 
     /// Makes a namespace, or finds the one that this workflow made before.
@@ -405,6 +408,14 @@ impl Cluster {
             None => Api::all_with(self.client.clone(), &resource),
         }
     }
+}
+
+/// The cluster always has one more page of a list.
+fn endless(doing: &str) -> StepError {
+    StepError::transient(format!(
+        "cannot {doing}: the list has not ended after {PAGES_MAX} answers; the API server, or a proxy before it, repeats itself: \
+         its operator should look"
+    ))
 }
 
 /// How everything is applied: by the one manager, never by force, and with no field that the server does not know.

@@ -1,11 +1,15 @@
 //! A server that answers slowly, and who waits for whom behind a bounded client.
 
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use cairn_engine::ErrorClass;
 use futures::future::join_all;
 use kube::{Client, Config};
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
+use tower::service_fn;
 
 use super::bounded::{AT_ONCE, REHEARSALS_AT_ONCE};
 use super::*;
@@ -75,4 +79,27 @@ async fn rehearsals_leave_places_to_steps_and_neither_holds_up_the_question_whet
     cluster.answers().await.expect("whether it answers is asked past the bound");
     assert!(waiting.try_recv().is_err(), "no more than {AT_ONCE} at once");
     assert!(!rehearsals.is_finished() && !steps.is_finished());
+}
+
+/// A server that answered every page with a token for one more kept an attempt, and its memory, until the attempt's timeout.
+#[tokio::test]
+async fn a_list_that_never_ends_is_an_error_that_is_tried_again() {
+    let answers = Arc::new(AtomicU32::new(0));
+    let counted = Arc::clone(&answers);
+    let server = service_fn(move |asked: http::Request<kube::client::Body>| {
+        counted.fetch_add(1, Ordering::Relaxed);
+        let node = json!({ "metadata": { "name": "a" }, "status": { "allocatable": { "nvidia.com/gpu": "1" } } });
+        let (nodes, next) = if asked.uri().path() == "/api/v1/nodes" { (vec![node], "") } else { (Vec::new(), "more") };
+        let page = json!({ "kind": "List", "apiVersion": "v1", "metadata": { "continue": next }, "items": nodes });
+        let answer = http::Response::new(kube::client::Body::from(page.to_string().into_bytes()));
+        async move { Ok::<_, std::convert::Infallible>(answer) }
+    });
+    let cluster = Cluster::new(Client::new(server, "default"));
+    let error = cluster.list(Kind::ConfigMap, "acme--search").await.expect_err("it does not end");
+    assert_eq!(error.failure.class, ErrorClass::Transient);
+    assert!(error.failure.message.contains("has not ended after 1000 answers"), "{error}");
+    let gpus = cluster.gpus(None).await.expect("the nodes are listed");
+    let unknown = gpus.free().expect_err("which pods hold some, nobody knows");
+    assert!(unknown.contains("has not ended after 1000 answers"), "{unknown}");
+    assert_eq!(answers.load(Ordering::Relaxed), 2 * PAGES_MAX + 1);
 }
