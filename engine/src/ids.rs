@@ -16,13 +16,7 @@ pub struct WorkflowId(Uuid);
 
 impl WorkflowId {
     /// A new id for the time `now`: its milliseconds, its microseconds in the twelve bits that the format leaves for
-    /// more precision, and 62 random bits.
-    #[must_use]
-    pub fn new(now: Timestamp) -> Self {
-        Self::drawn(now, rand::random())
-    }
-
-    /// The id for the time `now` with these random bits.
+    /// more precision, and 62 of these random bits.
     pub(crate) fn drawn(now: Timestamp, bits: u64) -> Self {
         let micros = u64::try_from(now.as_micros()).unwrap_or(0);
         let mut rest = [0; 10];
@@ -438,8 +432,8 @@ mod tests {
 
     #[test]
     fn ids_made_later_sort_later() {
-        let early = WorkflowId::new(Timestamp::from_micros(1_000_000));
-        let late = WorkflowId::new(Timestamp::from_micros(1_000_001));
+        let early = WorkflowId::drawn(Timestamp::from_micros(1_000_000), u64::MAX);
+        let late = WorkflowId::drawn(Timestamp::from_micros(1_000_001), 0);
         assert!(early < late);
         assert_eq!(early.to_string().parse::<WorkflowId>().expect("its own text"), early);
     }

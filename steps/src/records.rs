@@ -255,7 +255,7 @@ pub(crate) mod tests {
 
     /// These facts as one workflow's entries, a second apart.
     pub(crate) fn entries(facts: Vec<Fact>) -> Vec<Entry> {
-        let id = WorkflowId::new(Timestamp::from_micros(0));
+        let id = WorkflowId::from_bytes([7; 16]);
         let entry = |(sequence, fact): (u64, Fact)| Entry {
             workflow: id,
             sequence: Sequence(sequence),
@@ -306,7 +306,7 @@ pub(crate) mod tests {
             service: submitted.service,
             status: ServiceStatus::Created,
             live: true,
-            workflow: WorkflowId::new(Timestamp::from_micros(0)),
+            workflow: WorkflowId::from_bytes([7; 16]),
             busy: false,
             created: Timestamp::from_micros(1),
             updated: Timestamp::from_micros(2),

@@ -62,7 +62,7 @@ fn rollback() -> Vec<Fact> {
 
 /// A store with one workflow of these facts, a commit each, a second apart.
 fn journal(facts: Vec<Fact>) -> MemoryStore {
-    journal_of(WorkflowId::new(Timestamp::from_micros(0)), facts)
+    journal_of(WorkflowId::from_bytes([7; 16]), facts)
 }
 
 /// The same for this workflow: fewer facts make the same journal at an earlier time.
@@ -177,12 +177,12 @@ fn killed_before_the_cursor_moved_no_line_is_written_twice_and_half_a_line_is_cu
 /// in between were missing for ever.
 #[test]
 fn after_an_older_backup_is_put_back_the_views_are_those_of_the_backup_and_miss_nothing_that_follows() {
-    let workflow = WorkflowId::new(Timestamp::from_micros(0));
+    let workflow = WorkflowId::from_bytes([8; 16]);
     let older: Vec<Fact> = creation().into_iter().take(9).collect();
     for (earlier, now) in [
         (journal_of(workflow, creation()), journal_of(workflow, older)),
         // As long as the one before, but not the same.
-        (journal(creation()), journal(creation())),
+        (journal(creation()), journal_of(workflow, creation())),
         (journal(creation()), journal(rollback())),
     ] {
         let (dir, fresh) = (tempfile::tempdir().expect("a directory"), tempfile::tempdir().expect("a directory"));

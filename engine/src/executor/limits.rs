@@ -106,10 +106,9 @@ impl Turns {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ids::Timestamp;
 
-    fn ids(count: usize) -> Vec<WorkflowId> {
-        (0..count).map(|_| WorkflowId::new(Timestamp::from_micros(1))).collect()
+    fn ids(numbers: std::ops::Range<u128>) -> Vec<WorkflowId> {
+        numbers.map(|number| WorkflowId::from_bytes(number.to_be_bytes())).collect()
     }
 
     fn turns(in_flight: usize, in_flight_per_tenant: usize) -> Turns {
@@ -121,11 +120,11 @@ mod tests {
     fn one_with_thousands_waiting_delays_another_by_one_turn() {
         let (busy, quiet) = (Tenant::new("busy"), Tenant::new("quiet"));
         let mut turns = turns(1, 1);
-        for workflow in ids(10_000) {
+        for workflow in ids(0..10_000) {
             turns.wait(&busy, workflow);
         }
         assert!(turns.next().is_some());
-        let single = ids(1)[0];
+        let single = ids(10_000..10_001)[0];
         turns.wait(&quiet, single);
         assert_eq!(turns.next(), None, "one slot, and it is taken");
         turns.free(&busy);
@@ -136,7 +135,7 @@ mod tests {
     fn nobody_has_more_in_flight_than_allowed() {
         let tenant = Tenant::new("acme");
         let mut turns = turns(8, 2);
-        for workflow in ids(5) {
+        for workflow in ids(0..5) {
             turns.wait(&tenant, workflow);
         }
         assert!(turns.next().is_some() && turns.next().is_some());
@@ -150,7 +149,7 @@ mod tests {
     fn one_that_leaves_gets_no_slot_and_leaves_nothing_behind() {
         let tenant = Tenant::new("acme");
         let mut turns = turns(1, 1);
-        let workflow = ids(1)[0];
+        let workflow = ids(0..1)[0];
         turns.wait(&tenant, workflow);
         turns.leave(&tenant, workflow);
         assert_eq!(turns.next(), None);

@@ -144,8 +144,15 @@ fn definition(world: &Arc<World>) -> Definition {
     Definition::new("scripted", 1, Effect::Create, STEPS.map(step).to_vec(), Arc::new(Left(Arc::clone(world))))
 }
 
+/// When engines are opened here, if nothing else is said.
+const NOW: Timestamp = Timestamp::from_micros(1_767_225_600_000_000);
+
 async fn open(store: Arc<dyn Store>, definitions: Registry) -> Engine {
-    let clock = Arc::new(PausedClock::starting_at(Timestamp::from_micros(1_767_225_600_000_000)));
+    open_at(store, definitions, NOW).await
+}
+
+async fn open_at(store: Arc<dyn Store>, definitions: Registry, now: Timestamp) -> Engine {
+    let clock = Arc::new(PausedClock::starting_at(now));
     let (chance, limits) = (Arc::new(SystemChance), Limits::default());
     Engine::open(EngineOptions { store, definitions, clock, chance, limits }).await.unwrap()
 }
@@ -530,17 +537,9 @@ async fn a_night_without_an_engine_does_not_use_up_a_steps_time() {
     let workflow = submit(&engine).await;
     engine.grown(workflow, crate::Sequence(4)).await;
     engine.shutdown(Duration::ZERO).await.unwrap();
-    let tomorrow = Timestamp::from_micros(1_767_225_600_000_000).after(Duration::from_secs(24 * 60 * 60));
+    let tomorrow = NOW.after(Duration::from_secs(24 * 60 * 60));
     world.will("second", 2, Act::Fail(ErrorClass::Transient));
-    let engine = Engine::open(EngineOptions {
-        store: Arc::new(store.reopen()),
-        definitions: Registry::new([definition(&world)]),
-        clock: Arc::new(PausedClock::starting_at(tomorrow)),
-        chance: Arc::new(SystemChance),
-        limits: Limits::default(),
-    })
-    .await
-    .unwrap();
+    let engine = open_at(Arc::new(store.reopen()), Registry::new([definition(&world)]), tomorrow).await;
     assert_eq!(engine.settled(workflow).await.unwrap().outcome(), Some(Outcome::Succeeded));
 }
 
@@ -552,15 +551,7 @@ async fn times_do_not_go_back_when_the_clock_does() {
     engine.settled(submit(&engine).await).await.unwrap();
     engine.shutdown(Duration::ZERO).await.unwrap();
     let a_year_ago = Timestamp::from_micros(1_735_689_600_000_000);
-    let engine = Engine::open(EngineOptions {
-        store: Arc::new(store.reopen()),
-        definitions: Registry::new([definition(&world)]),
-        clock: Arc::new(PausedClock::starting_at(a_year_ago)),
-        chance: Arc::new(SystemChance),
-        limits: Limits::default(),
-    })
-    .await
-    .unwrap();
+    let engine = open_at(Arc::new(store.reopen()), Registry::new([definition(&world)]), a_year_ago).await;
     let other = engine.submit(request("other", OnFailure::Rollback)).await.unwrap().id();
     engine.settled(other).await.unwrap();
     let commits = store.commits(CommitNumber(0), 1_000).unwrap();

@@ -111,7 +111,7 @@ pub(super) fn is_torn(bytes: &[u8], offset: usize) -> bool {
     let (mut from, end) = (offset + HEAD_BYTES, offset + last + 1);
     while from < end {
         let to = ((from / SECTOR_BYTES + 1) * SECTOR_BYTES).min(end);
-        if bytes[from..to].iter().all(|byte| *byte == 0) {
+        if last_written(&bytes[from..to]).is_none() {
             return true;
         }
         from = to;
@@ -123,7 +123,7 @@ pub(super) fn is_torn(bytes: &[u8], offset: usize) -> bool {
 /// in that sector is zero.
 fn has_lost_its_length(bytes: &[u8], offset: usize) -> bool {
     let border = (offset / SECTOR_BYTES + 1) * SECTOR_BYTES;
-    let is_lost = |from: usize, to: usize| bytes.get(from..to).is_some_and(|lost| lost.iter().all(|byte| *byte == 0));
+    let is_lost = |from: usize, to: usize| bytes.get(from..to).is_some_and(|lost| last_written(lost).is_none());
     let has_lost_its_beginning = border <= offset + HEAD_BYTES && is_lost(offset, border);
     // Three bytes of it say all: no commit is larger.
     let has_lost_its_rest = border < offset + 3 && is_lost(border, border + SECTOR_BYTES);
