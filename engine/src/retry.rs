@@ -124,6 +124,21 @@ mod tests {
         assert_eq!(policy().next(Attempt(2), START, late, 0.0, None), None);
     }
 
+    /// Giving up on what takes back needs a person.
+    #[test]
+    fn what_takes_back_is_tried_for_about_an_hour_and_has_more_time_than_what_runs() {
+        let (patient, mut attempts, mut at) = (RetryPolicy::patient(), 1, START);
+        while let Some(next) = patient.next(Attempt(attempts), START, at, 1.0, None) {
+            (attempts, at) = (attempts + 1, next);
+        }
+        assert_eq!(attempts, 120);
+        let minutes = at.since(START).as_secs() / 60;
+        assert!((50..70).contains(&minutes), "{minutes} minutes");
+        // They are what ends it: attempts take time, too.
+        assert!(patient.total_max > 2 * at.since(START));
+        assert!(patient.attempt_timeout > RetryPolicy::default().attempt_timeout);
+    }
+
     #[test]
     fn what_the_server_asks_for_is_obeyed() {
         let asked = Duration::from_secs(20);

@@ -195,11 +195,17 @@ fn check_accepted(before: &WorkflowState, fact: &Fact, after: &WorkflowState) {
         }
         Fact::Parked { .. } => assert!(matches!(after.phase(), Phase::Parked { .. }), "{fact:?}"),
         Fact::Submitted(_) => panic!("a workflow is submitted once"),
-        Fact::ResidueCheckFailed { .. }
-        | Fact::CancelRequested { .. }
-        | Fact::Paused { .. }
-        | Fact::Resumed { .. }
-        | Fact::RetryRequested { .. } => {}
+        Fact::ResidueCheckFailed { attempt, .. } => {
+            let asked = matches!(before.phase(), Phase::CheckingResidue { attempt: asked, .. } if asked == attempt);
+            assert!(asked, "I6: {fact:?} of another look");
+        }
+        Fact::CancelRequested { force, .. } => assert!(*force || !before.is_cancelled(), "{fact:?} twice"),
+        Fact::Paused { .. } => assert!(!before.is_paused() && !before.is_cancelled(), "{fact:?} of no use"),
+        Fact::Resumed { .. } => assert!(before.is_paused() && !after.is_paused(), "{fact:?} without a pause"),
+        Fact::RetryRequested { .. } => {
+            let waits = matches!(decide(after, NOW), Command::WaitUntil(_));
+            assert!(!waits && !matches!(after.phase(), Phase::Parked { .. }), "I17: {fact:?}, and it still waits");
+        }
     }
 }
 
@@ -215,7 +221,11 @@ fn check_decision(state: &WorkflowState) {
         Command::Probe { step, attempt } => {
             follows(Fact::Probed { step: name(step), attempt, answer: Probe::NotApplied, retry_at: None });
         }
-        Command::Compensate { step, attempt } => follows(Fact::CompensationStarted { step: name(step), attempt }),
+        Command::Compensate { step, attempt } => {
+            follows(Fact::CompensationStarted { step: name(step), attempt });
+            // Where crashes have used up all that the policy allows.
+            follows(Fact::Parked { reason: ParkReason::CompensationFailing });
+        }
         Command::CheckResidue { .. } => {
             follows(Fact::Finished { outcome: state.rolled_back_outcome(), residue: Vec::new() });
             follows(Fact::Parked { reason: ParkReason::Residue { left: vec!["x".to_owned()] } });
@@ -225,11 +235,16 @@ fn check_decision(state: &WorkflowState) {
         Command::WaitUntil(at) => {
             assert!(at > NOW);
             assert!(!matches!(decide(state, at), Command::WaitUntil(_)), "I17: a wait that does not end");
+            follows(Fact::RetryRequested { who: "someone".into() });
         }
-        Command::Nothing => assert!(
-            state.is_paused() || matches!(state.phase(), Phase::Parked { .. } | Phase::Finished { .. }),
-            "I17: nobody moves {state:?}"
-        ),
+        Command::Nothing => match state.phase() {
+            Phase::Finished { .. } => {}
+            Phase::Parked { .. } => follows(Fact::RetryRequested { who: "someone".into() }),
+            _ => {
+                assert!(state.is_paused(), "I17: nobody moves {state:?}");
+                follows(Fact::Resumed { who: "someone".into() });
+            }
+        },
     }
 }
 

@@ -8,6 +8,8 @@
 
 #[cfg(all(test, feature = "model"))]
 pub(crate) mod model;
+#[cfg(all(test, not(feature = "model")))]
+mod tests;
 
 use std::{
     collections::VecDeque,
