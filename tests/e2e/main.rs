@@ -5,6 +5,5 @@ mod disk;
 mod kills;
 mod lifecycle;
 mod load;
-mod prove;
 mod refusals;
 mod shutdown;

@@ -158,8 +158,16 @@ impl Process {
     ///
     /// # Errors
     /// If it does not end in [`DEADLINE`]; it is killed then.
-    pub async fn ended(mut self) -> anyhow::Result<Ended> {
-        let status = match tokio::time::timeout(DEADLINE, self.child.wait()).await {
+    pub async fn ended(self) -> anyhow::Result<Ended> {
+        self.ended_within(DEADLINE).await
+    }
+
+    /// Waits for its end, as long as this.
+    ///
+    /// # Errors
+    /// If it does not end by then; it is killed.
+    pub async fn ended_within(mut self, limit: Duration) -> anyhow::Result<Ended> {
+        let status = match tokio::time::timeout(limit, self.child.wait()).await {
             Ok(status) => status?,
             Err(_) => bail!("it does not end; it said:\n{}", self.output.text()),
         };

@@ -54,7 +54,7 @@ pub(crate) enum Command {
     Demo(Box<DemoArgs>),
     /// Kill creations at every point there is, lose every answer, and count what is broken: nothing may be.
     #[command(
-        after_help = "Examples:\n  cairn prove\n  cairn prove --points 100                  a sample, for a first look\n  cairn prove --points 100 --seed 42        the same sample again\n  cairn prove --every-step                  creations that fail at each of the ten steps as well\n\nExit codes: 0 no violation, 1 violations (the first ten are told, and the directory with the journals stays) or it could not be tried, 2 wrong use."
+        after_help = "Examples:\n  cairn prove\n  cairn prove --points 100                  a sample, for a first look\n  cairn prove --points 100 --seed 42        the same sample again\n  cairn prove --every-step                  creations that fail at each of the ten steps as well\n  cairn prove --pairs --points 100          killed again in the midst of recovering\n\nExit codes: 0 no violation, 1 violations (the first ten are told, and the directory with the journals stays) or it could not be tried, 2 wrong use."
     )]
     Prove(ProveArgs),
     /// Run the sandbox cluster alone, for engines elsewhere.
@@ -361,6 +361,9 @@ pub(crate) struct ProveArgs {
     /// Try creations that fail at each of the ten steps too, and not at the last one only
     #[arg(long)]
     pub(crate) every_step: bool,
+    /// Kill each engine at a call to the cluster, and the one that recovers at one of its first calls as well
+    #[arg(long)]
+    pub(crate) pairs: bool,
     /// How many are tried at the same time [default: one for each processor]
     #[arg(long, value_name = "N")]
     pub(crate) jobs: Option<std::num::NonZeroUsize>,

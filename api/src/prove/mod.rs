@@ -4,6 +4,7 @@
 //! - The engine is this very program, in a process of its own, on the disk of the temporary directory; kills are SIGKILL.
 //! - An undisturbed creation is counted first: its appends and calls are the points. What a creation makes is what that
 //!   one has made.
+//! - With `--pairs` each is killed twice: at a call, and at one of the first calls of the recovery from that.
 //! - Points run in worlds of [`POINTS_PER_WORLD`], so that the journals stay short and each is verified at its end.
 
 mod judge;
@@ -135,9 +136,8 @@ impl Proof {
             world.close().await?;
             out!("  {creation}: {} appends, {} calls to the cluster", clean.appends, clean.calls);
             let whole = Arc::new(clean.whole);
-            all.extend(
-                Point::all(clean.appends, clean.calls).into_iter().map(|point| (*creation, Arc::clone(&whole), point)),
-            );
+            let points = if args.pairs { Point::pairs(clean.calls) } else { Point::all(clean.appends, clean.calls) };
+            all.extend(points.into_iter().map(|point| (*creation, Arc::clone(&whole), point)));
         }
         let of = all.len();
         let chosen = args.points.map_or(of, |points| points.get().min(of));

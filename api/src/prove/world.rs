@@ -127,7 +127,7 @@ impl World {
         let disturbed = async {
             match point.trouble {
                 Trouble::KilledAtAppend => self.killed_by_itself(point).await,
-                Trouble::KilledAtCall => self.killed_at_call(point).await,
+                Trouble::KilledAtCall | Trouble::KilledAgain => self.killed_at_call(point).await,
                 Trouble::Lost => self.lost(point).await,
             }
         };
@@ -193,15 +193,28 @@ impl World {
         Ok(Came { reached, lost, end: self.undisturbed().await? })
     }
 
-    /// The cluster does not answer the call, and the engine is killed while it waits.
+    /// The cluster does not answer the call, and the engine is killed while it waits; and, if so wanted, the one after it.
     async fn killed_at_call(&mut self, point: Point) -> anyhow::Result<Came> {
         self.engine().await?;
-        let client = self.client()?;
+        let first = self.killed_waiting(point.fault().context("a fault of the cluster's")?).await?;
+        let reached = match point.again {
+            Some(again) if first => self.killed_waiting(again.fault()).await?,
+            _ => first,
+        };
+        // Nothing is called before the submission is on the disk.
+        let lost = first && !self.is_known().await?;
+        Ok(Came { reached, lost, end: self.undisturbed().await? })
+    }
+
+    /// Asks for the creation until the cluster leaves a call unanswered, and kills the engine then. The calls of one that is
+    /// started here count from its beginning. Returns whether it came to that.
+    async fn killed_waiting(&mut self, fault: Fault) -> anyhow::Result<bool> {
         let faults = self.sandbox.sandbox.faults();
         let mut hung = faults.hung();
         hung.mark_unchanged();
-        let id = faults.add(point.fault().context("a fault of the cluster's")?);
-        let (wanted, key) = (self.wanted(), self.key());
+        let id = faults.add(fault);
+        self.engine().await?;
+        let (client, wanted, key) = (self.client()?, self.wanted(), self.key());
         let reached = tokio::select! {
             changed = hung.changed() => { changed.context("the sandbox is gone")?; true }
             answer = client.create(&wanted, &key, TIME_MAX) => { answer?; false }
@@ -210,9 +223,7 @@ impl World {
             engine.kill().await?;
         }
         self.sandbox.sandbox.faults().remove(id);
-        // Nothing is called before the submission is on the disk.
-        let lost = reached && !self.is_known().await?;
-        Ok(Came { reached, lost, end: self.undisturbed().await? })
+        Ok(reached)
     }
 
     /// The connection breaks before the call is executed, or instead of its answer.
