@@ -1,6 +1,6 @@
 //! Killed at any moment, again and again, while 64 tenants ask for creations: every answer holds, and every creation ends.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
 use cairn_engine::{Outcome, WorkflowId};
@@ -23,6 +23,8 @@ const LIFE_MAX: u64 = 600;
 const KILLS_A_CREATION: usize = 10;
 /// How many clients that were not answered ask again in one life.
 const ASKING_AGAIN: usize = 16;
+/// How many programs are killed at the same time, each with a cluster, a journal and tenants of its own: a life is waiting, too.
+const PLACES: usize = 2;
 
 /// What a client asks for, with a key, and the workflow that it was told of.
 struct Creation {
@@ -59,28 +61,51 @@ impl Creation {
 /// One life of the program: some clients ask, and it is killed in the midst of it.
 async fn life(site: &Site, asking: Vec<&mut Creation>, life: Duration) -> anyhow::Result<()> {
     let cairn = site.cairn(CairnOptions::default()).await?;
-    let client = Arc::new(cairn.client.clone());
+    let client = &cairn.client;
     let killed = async {
         // A moment, not a wait for anything: that is what is tried here.
         tokio::time::sleep(life).await;
         cairn.process.kill().await
     };
-    let asked = join_all(asking.into_iter().map(|creation| {
-        let client = Arc::clone(&client);
-        async move {
-            let answer = creation.ask(&client).await?;
-            creation.hear(answer)
-        }
+    let asked = join_all(asking.into_iter().map(|creation| async move {
+        let answer = creation.ask(client).await?;
+        creation.hear(answer)
     }));
     let (killed, asked) = tokio::join!(killed, asked);
     killed?;
     asked.into_iter().collect()
 }
 
+/// What became of the creations in one place.
+struct Tally {
+    creations: usize,
+    answered: usize,
+    rolled_back: usize,
+}
+
 /// I1, I2, I26, I33: at any moment, under load.
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_at_random_under_the_load_of_64_tenants_every_creation_ends() -> anyhow::Result<()> {
     let mut numbers = Numbers::of(seed());
+    let kills = count(200, 10_000).div_ceil(PLACES);
+    let places = (0..PLACES).map(|_| tokio::spawn(killed_so_often(kills, Numbers::of(numbers.bits()))));
+    let mut tallies = Vec::new();
+    for place in join_all(places).await {
+        tallies.push(place??);
+    }
+    let sum = |of: fn(&Tally) -> usize| tallies.iter().map(of).sum::<usize>();
+    let (creations, rolled_back) = (sum(|tally| tally.creations), sum(|tally| tally.rolled_back));
+    println!(
+        "killed at random {} times: creations {creations}, {} of them answered before the last start, completed {}, \
+         rolled back {rolled_back}, violations 0",
+        kills * PLACES,
+        sum(|tally| tally.answered),
+        creations - rolled_back
+    );
+    recorded("crash-ops-random", kills * PLACES)
+}
+
+async fn killed_so_often(kills: usize, mut numbers: Numbers) -> anyhow::Result<Tally> {
     let site = Site::new().await?;
     let new = |number: u64, tenant: u64| Creation {
         tenant: format!("tenant-{tenant}"),
@@ -88,7 +113,6 @@ async fn killed_at_random_under_the_load_of_64_tenants_every_creation_ends() -> 
         workflow: None,
     };
     let mut creations: Vec<Creation> = (0..TENANTS).map(|number| new(number, number)).collect();
-    let kills = count(200, 10_000);
     for kill in 1..=kills {
         if kill.is_multiple_of(KILLS_A_CREATION) {
             creations.push(new(creations.len() as u64, numbers.below(TENANTS)));
@@ -122,11 +146,5 @@ async fn killed_at_random_under_the_load_of_64_tenants_every_creation_ends() -> 
         told.push(Told::Ended { workflow, outcome });
     }
     site.judge(&cairn.client, told).await?;
-    println!(
-        "killed at random {kills} times: creations {}, {answered} of them answered before the last start, completed {}, \
-         rolled back {rolled_back}, violations 0",
-        creations.len(),
-        creations.len() - rolled_back
-    );
-    recorded("crash-ops-random", kills)
+    Ok(Tally { creations: creations.len(), answered, rolled_back })
 }

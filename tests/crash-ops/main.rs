@@ -3,7 +3,8 @@
 //!
 //! - A clean run counts the operations; then one run for each point. In CI an even sample of them, with a printed seed;
 //!   with `tests/run proof` all. Fewer than `tests/counts.toml` records is a failure.
-//! - A creation that succeeds is swept, and some that fail and roll back. Then pairs: killed again while it recovers.
+//! - Swept are a creation that succeeds, some that fail and roll back, a change and a deletion; a proof samples the creations
+//!   that fail at each of the other steps, too. Then pairs: killed again while it recovers.
 //! - The cluster lives on in a process of its own. What must hold at the end is the oracle's to say.
 //! - At random moments, too, under the load of many tenants ([`load`]).
 //! - Threads take turns as they like: the same point may be another operation in the next run. So a failure names the
@@ -14,15 +15,20 @@ mod load;
 use std::os::unix::process::ExitStatusExt as _;
 
 use anyhow::{Context as _, ensure};
+use cairn_engine::WorkflowId;
+use cairn_steps::report::STATUSES;
 use cairn_tests::{
-    creation::{accepted, ends, submit, workflow_of},
-    extent::{count, recorded, sample},
+    client::{Answer, Client},
+    creation::{Later, accepted, ends, submit, workflow_of},
+    extent::{count, is_proof, recorded, sample},
     oracle::Told,
     program::{Cairn, CairnOptions, Ended, Started},
     shim::{Cut, Point, Record, Shim},
     site::{Numbers, Site, seed, verify},
 };
 use futures::{StreamExt as _, stream};
+use tempfile::TempDir;
+use tokio::sync::OnceCell;
 
 /// Points that are tried at the same time: most of each is waiting.
 const AT_ONCE: usize = 4;
@@ -33,14 +39,67 @@ const TRIES: usize = 4;
 /// What fails, so that there is something to roll back: early, in the middle, and at the very end.
 const FAILING: [&str; 3] = ["namespace_created", "rollout_completed", "completed"];
 
-/// A creation that succeeds, or fails at this step.
+/// In a proof one of so many points of the creations that fail elsewhere.
+const ELSEWHERE: usize = 8;
+
+/// What is killed.
 #[derive(Clone, Copy, Debug)]
-struct Scenario(Option<&'static str>);
+enum Scenario {
+    /// A creation that succeeds.
+    Create,
+    /// One that fails at this step, and is taken back.
+    Fail(&'static str),
+    /// What comes after a creation that nobody has disturbed.
+    After(Later),
+}
 
 impl Scenario {
     fn options(self) -> CairnOptions {
-        CairnOptions { fail_at: self.0.map(str::to_owned), ..CairnOptions::default() }
+        let fail_at = match self {
+            Self::Fail(step) => Some(step.to_owned()),
+            Self::Create | Self::After(_) => None,
+        };
+        CairnOptions { fail_at, ..CairnOptions::default() }
     }
+
+    fn is_taken_back(self) -> bool {
+        matches!(self, Self::Fail(_))
+    }
+
+    async fn submit(self, client: &Client, wait: &str) -> anyhow::Result<Answer> {
+        match self {
+            Self::Create | Self::Fail(_) => submit(client, wait).await,
+            Self::After(later) => later.submit(client, wait).await,
+        }
+    }
+
+    /// A place where it can be begun.
+    async fn site(self) -> anyhow::Result<Site> {
+        match self {
+            Self::Create | Self::Fail(_) => Site::new().await,
+            Self::After(_) => Site::like(&created().await?.0).await,
+        }
+    }
+
+    async fn ends(self, site: &Site, cairn: &Cairn, told: Vec<Told>) -> anyhow::Result<()> {
+        match self {
+            Self::Create | Self::Fail(_) => ends(site, cairn, told, self.is_taken_back()).await,
+            Self::After(later) => later.ends(site, cairn, told, created().await?.1).await,
+        }
+    }
+}
+
+/// Where a cluster was created, and nothing runs any more; and the workflow that has created it. Made once.
+async fn created() -> anyhow::Result<&'static (TempDir, WorkflowId)> {
+    static CREATED: OnceCell<(TempDir, WorkflowId)> = OnceCell::const_new();
+    let create = async || -> anyhow::Result<(TempDir, WorkflowId)> {
+        let site = Site::new().await?;
+        let cairn = site.cairn(CairnOptions::default()).await?;
+        let workflow = workflow_of(&submit(&cairn.client, "?wait=60s").await?.expect(201)?)?;
+        cairn.process.terminate().await?;
+        Ok((site.kill_sandbox().await?.0, workflow))
+    };
+    CREATED.get_or_try_init(create).await
 }
 
 fn shim(site: &Site, life: usize, at: Option<Point>) -> Shim {
@@ -56,7 +115,7 @@ struct Life {
     records: Vec<Record>,
 }
 
-/// One life of the program: from its start until it is killed, or until the creation has ended and it is told to end.
+/// One life of the program: from its start until it is killed, or until what is asked for has ended and it is told to end.
 async fn life(
     site: &Site,
     scenario: Scenario,
@@ -68,7 +127,7 @@ async fn life(
     let options = site.options(CairnOptions { environment: shim.environment()?, ..scenario.options() });
     let ended = match Cairn::start(&site.data(), &options).await? {
         Started::Ended(ended) => ended,
-        Started::Ready(cairn) => lived(*cairn, told).await?,
+        Started::Ready(cairn) => lived(*cairn, scenario, told).await?,
     };
     let records = shim.records()?;
     if ended.status.signal() == Some(9) {
@@ -81,10 +140,10 @@ async fn life(
     Ok(Life { killed: false, records })
 }
 
-async fn lived(cairn: Cairn, told: &mut Vec<Told>) -> anyhow::Result<Ended> {
+async fn lived(cairn: Cairn, scenario: Scenario, told: &mut Vec<Told>) -> anyhow::Result<Ended> {
     // Each may be the last that the client hears.
     for wait in ["", "?wait=60s"] {
-        let Ok(answer) = submit(&cairn.client, wait).await else { return cairn.process.ended().await };
+        let Ok(answer) = scenario.submit(&cairn.client, wait).await else { return cairn.process.ended().await };
         // A program that is about to die may still have said that nobody knows.
         if answer.status < 300 {
             told.push(accepted(workflow_of(&answer)?));
@@ -104,9 +163,9 @@ struct Run {
     moved: usize,
 }
 
-/// A creation that is killed at each of these points in turn, and then left alone.
+/// What is killed at each of these points in turn, and then left alone.
 async fn killed_at(scenario: Scenario, points: &[Point]) -> anyhow::Result<Run> {
-    let site = Site::new().await?;
+    let site = scenario.site().await?;
     let (mut told, mut run) = (Vec::new(), Run::default());
     for (number, point) in points.iter().enumerate() {
         let life = life(&site, scenario, number, Some(*point), &mut told).await?;
@@ -121,7 +180,7 @@ async fn killed_at(scenario: Scenario, points: &[Point]) -> anyhow::Result<Run> 
         }
     }
     let cairn = site.cairn(scenario.options()).await.context("the last start")?;
-    ends(&site, &cairn, told, scenario.0.is_some()).await?;
+    scenario.ends(&site, &cairn, told).await?;
     let ended = cairn.process.terminate().await?;
     ensure!(ended.status.success(), "{ended:?}");
     site.verify().await.context("at the end")?;
@@ -141,9 +200,9 @@ async fn killed_once_at(scenario: Scenario, mut point: Point) -> anyhow::Result<
     Ok(run)
 }
 
-/// The storage operations of a creation that nobody disturbs, from the first start to the end.
+/// The storage operations of one that nobody disturbs, from the start to the end.
 async fn operations(scenario: Scenario) -> anyhow::Result<Vec<Record>> {
-    let site = Site::new().await?;
+    let site = scenario.site().await?;
     let life = life(&site, scenario, 0, None, &mut Vec::new()).await?;
     site.verify().await?;
     Ok(life.records)
@@ -171,7 +230,7 @@ async fn sweep(name: &str, runs: Vec<(Scenario, Vec<Point>)>) -> anyhow::Result<
                 // A sweep is long: whoever waits for it hears of this now.
                 println!("{fault}");
             }
-            (scenario.0.is_some(), result)
+            (scenario.is_taken_back(), result)
         })
         .buffer_unordered(AT_ONCE)
         .collect()
@@ -193,7 +252,9 @@ async fn sweep(name: &str, runs: Vec<(Scenario, Vec<Point>)>) -> anyhow::Result<
 /// Every point of every scenario.
 async fn all_points() -> anyhow::Result<Vec<(Scenario, Point)>> {
     let mut all = Vec::new();
-    for scenario in [None].into_iter().chain(FAILING.map(Some)).map(Scenario) {
+    let failing = FAILING.map(Scenario::Fail);
+    let later = [Later::Change, Later::Delete].map(Scenario::After);
+    for scenario in [Scenario::Create].into_iter().chain(failing).chain(later) {
         let operations = operations(scenario).await.with_context(|| format!("{scenario:?}, undisturbed"))?;
         let before = all.len();
         all.extend(points(&operations).map(|point| (scenario, point)));
@@ -202,11 +263,25 @@ async fn all_points() -> anyhow::Result<Vec<(Scenario, Point)>> {
     Ok(all)
 }
 
+/// Some points of the creations that fail at each step that is not among those.
+async fn points_elsewhere() -> anyhow::Result<Vec<(Scenario, Point)>> {
+    let mut some = Vec::new();
+    for (at, step) in STATUSES.into_iter().filter(|step| !FAILING.contains(step)).enumerate() {
+        let scenario = Scenario::Fail(step);
+        let operations = operations(scenario).await.with_context(|| format!("{scenario:?}, undisturbed"))?;
+        some.extend(points(&operations).skip(at % ELSEWHERE).step_by(ELSEWHERE).map(|point| (scenario, point)));
+    }
+    Ok(some)
+}
+
 /// I1-I21: wherever between two storage operations, or within one, it dies.
 #[tokio::test(flavor = "multi_thread")]
-async fn killed_at_any_storage_operation_a_creation_ends_whole_or_leaves_nothing() -> anyhow::Result<()> {
+async fn killed_at_any_storage_operation_everything_ends_whole_or_leaves_nothing() -> anyhow::Result<()> {
     let mut numbers = Numbers::of(seed());
-    let all = all_points().await?;
+    let mut all = all_points().await?;
+    if is_proof() {
+        all.extend(points_elsewhere().await?);
+    }
     let runs = sample(all, 280, &mut numbers).into_iter().map(|(scenario, point)| (scenario, vec![point]));
     let reached = sweep("killed at storage operations", runs.collect()).await?;
     recorded("crash-ops", reached)
@@ -214,11 +289,11 @@ async fn killed_at_any_storage_operation_a_creation_ends_whole_or_leaves_nothing
 
 /// The same, and killed again within the recovery that follows.
 #[tokio::test(flavor = "multi_thread")]
-async fn killed_again_while_it_recovers_a_creation_ends_whole_or_leaves_nothing() -> anyhow::Result<()> {
+async fn killed_again_while_it_recovers_everything_ends_whole_or_leaves_nothing() -> anyhow::Result<()> {
     let mut numbers = Numbers::of(seed());
     let all = all_points().await?;
     let mut runs = Vec::new();
-    for _ in 0..count(70, 3_000) {
+    for _ in 0..count(70, 1_500) {
         let (scenario, first) = all[usize::try_from(numbers.below(all.len() as u64))?];
         // Opening again takes some 70 operations: so half of these die before anything goes on.
         let operation = usize::try_from(1 + numbers.below(140))?;

@@ -1,8 +1,10 @@
-//! One creation, asked of the real program by a client that was not told to give up: it asks again with the same key.
+//! One creation, or a change or deletion of what it has made, asked of the real program by a client that was not told to give
+//! up: it asks again with the same key.
 
 use anyhow::{Context as _, ensure};
 use cairn_engine::{Outcome, WorkflowId};
-use cairn_steps::report::{FAILED, STATUSES};
+use cairn_steps::report::{DELETE_STATUSES, FAILED, STATUSES, UPDATE_STATUSES};
+use http::Method;
 use serde_json::{Value, json};
 
 use crate::{
@@ -25,6 +27,53 @@ pub fn request() -> Value {
 /// If there is no answer.
 pub async fn submit(client: &Client, wait: &str) -> anyhow::Result<Answer> {
     client.post_with(&format!("/clusters{wait}"), &request(), &[("idempotency-key", "first")]).await
+}
+
+/// What is done to a cluster that is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Later {
+    /// Everything that can change changes.
+    Change,
+    /// It is deleted, with its data.
+    Delete,
+}
+
+impl Later {
+    /// Asks for it, as [`submit`] asks for the creation.
+    ///
+    /// # Errors
+    /// If there is no answer.
+    pub async fn submit(self, client: &Client, wait: &str) -> anyhow::Result<Answer> {
+        let (method, body) = match self {
+            Self::Change => {
+                let change = json!({ "replicas": 3, "cpu_limit": "3", "disk_size": "30Gi" });
+                (Method::PATCH, Some(change.to_string().into_bytes()))
+            }
+            Self::Delete => (Method::DELETE, None),
+        };
+        client.send(method, &format!("/clusters/acme/search{wait}"), &[("idempotency-key", "second")], body).await
+    }
+
+    /// After all kills: it ends as it should, and everything about it and the creation `before` it is in order.
+    ///
+    /// # Errors
+    /// Whatever is not.
+    pub async fn ends(self, site: &Site, cairn: &Cairn, mut told: Vec<Told>, before: WorkflowId) -> anyhow::Result<()> {
+        let answer = self.submit(&cairn.client, "?wait=60s").await?.expect(200)?;
+        let reports = cairn.client.get("/deployment/reports/acme/search").await?.expect(200)?.json()?;
+        let more = match self {
+            Self::Change => UPDATE_STATUSES,
+            Self::Delete => DELETE_STATUSES,
+        };
+        let all: Vec<&str> = STATUSES.into_iter().chain(more).collect();
+        ensure!(statuses(&reports) == all, "{:?}", statuses(&reports));
+        let workflow = workflow_of(&answer)?;
+        for workflow in [before, workflow] {
+            told.extend([accepted(workflow), Told::Ended { workflow, outcome: Outcome::Succeeded }]);
+        }
+        site.judge(&cairn.client, told).await?;
+        Ok(())
+    }
 }
 
 /// The workflow that this answer is about.

@@ -59,6 +59,20 @@ impl Site {
         Ok(Self { directory, sandbox })
     }
 
+    /// A new one, with everything that was in the directory of one whose cluster was killed.
+    ///
+    /// # Errors
+    /// If it cannot be copied, or the cluster does not start.
+    pub async fn like(killed: &TempDir) -> anyhow::Result<Self> {
+        let directory = tempfile::tempdir()?;
+        let mut copy = tokio::process::Command::new("cp");
+        // Most of a log is room for what is to come.
+        copy.args(["--archive", "--sparse=always"]).arg(killed.path().join(".")).arg(directory.path());
+        ensure!(copy.status().await.context("there is no cp")?.success(), "it cannot be copied");
+        let sandbox = SandboxProgram::start(&directory.path().join(CLUSTER)).await?;
+        Ok(Self { directory, sandbox })
+    }
+
     /// The engine's data directory.
     #[must_use]
     pub fn data(&self) -> PathBuf {
