@@ -3,7 +3,12 @@
 
 mod mutate;
 
-use std::{fs, path::Path};
+use std::{
+    cell::Cell,
+    fs,
+    path::Path,
+    sync::{Arc, Mutex},
+};
 
 use cairn_engine::{
     Commit, CommitNumber, Hash, Json, Timestamp, WorkflowId,
@@ -71,7 +76,7 @@ fn requests() -> anyhow::Result<()> {
 /// The settings that GitLab serves.
 #[test]
 fn settings() -> anyhow::Result<()> {
-    fuzz("settings", &corpus("settings")?, 300_000, |_, input| drop(Settings::parse(&text(input))))
+    fuzz("settings", &corpus("settings")?, 1_000_000, |_, input| drop(Settings::parse(&text(input))))
 }
 
 /// Lines of an export, as `cairn-journal` reads them. I27: one that is taken is written as it was read, or refused.
@@ -138,34 +143,60 @@ fn read_log(place: &Path, file: &[u8]) {
     }
 }
 
-/// Whatever a cluster answers: objects, lists and errors, read as steps and probes read them.
-#[test]
-fn kubernetes() -> anyhow::Result<()> {
-    fuzz("kubernetes", &corpus("kubernetes")?, 20_000, |_, input| {
-        let body = input.to_vec();
+/// A cluster that answers everything with the same.
+struct Parrot {
+    runtime: tokio::runtime::Runtime,
+    cluster: Cluster,
+    says: Arc<Mutex<Vec<u8>>>,
+}
+
+thread_local! {
+    /// Kept from one input to the next: to make it takes longer than to ask it. One that a panic has met is not used again.
+    static PARROT: Cell<Option<Parrot>> = const { Cell::new(None) };
+}
+
+impl Parrot {
+    fn new() -> Self {
+        let says = Arc::<Mutex<Vec<u8>>>::default();
+        let heard = Arc::clone(&says);
         let service = service_fn(move |_: http::Request<kube::client::Body>| {
+            let body = heard.lock().expect("nobody panics while it is held").clone();
             // Errors come with a body, too: which one it is, the body says.
             let status = if body.len() % 3 == 0 { 409 } else { 200 };
             let answer = Response::builder().status(status).header("content-type", "application/json");
-            let answer = answer.body(kube::client::Body::from(body.clone())).expect("a plain answer");
+            let answer = answer.body(kube::client::Body::from(body)).expect("a plain answer");
             async move { Ok::<_, std::convert::Infallible>(answer) }
         });
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build();
-        runtime.expect("a runtime").block_on(async {
-            let cluster = Cluster::new(kube::Client::new(service, "default"));
-            for kind in [Kind::Namespace, Kind::StatefulSet, Kind::Deployment, Kind::PersistentVolumeClaim] {
-                let namespace = (kind != Kind::Namespace).then_some("acme--search");
-                let _ = cluster.find(kind, namespace, "elasticsearch", "w").await;
-            }
-            let made = |kind: &str| Made {
-                kind: kind.to_owned(),
-                name: "elasticsearch".to_owned(),
-                namespace: Some("acme--search".to_owned()),
-                uid: "u-1".to_owned(),
-            };
-            for kind in ["StatefulSet", "Deployment"] {
-                let _ = cluster.is_rolled_out("acme--search", &[made(kind)]).await;
+        let runtime = runtime.expect("a runtime");
+        let cluster = runtime.block_on(async { Cluster::new(kube::Client::new(service, "default")) });
+        Self { runtime, cluster, says }
+    }
+}
+
+/// Whatever a cluster answers: objects, lists and errors, read as steps and probes read them.
+#[test]
+fn kubernetes() -> anyhow::Result<()> {
+    let made = |kind: &str| Made {
+        kind: kind.to_owned(),
+        name: "elasticsearch".to_owned(),
+        namespace: Some("acme--search".to_owned()),
+        uid: "u-1".to_owned(),
+    };
+    let (set, deployment) = (made("StatefulSet"), made("Deployment"));
+    fuzz("kubernetes", &corpus("kubernetes")?, 1_000_000, |_, input| {
+        let parrot = PARROT.take().unwrap_or_else(Parrot::new);
+        *parrot.says.lock().expect("nobody panics while it is held") = input.to_vec();
+        parrot.runtime.block_on(async {
+            let cluster = &parrot.cluster;
+            // One way of reading each: an input is made often, and every time a little otherwise.
+            match input.iter().map(|byte| usize::from(*byte)).sum::<usize>() % 4 {
+                0 => drop(cluster.find(Kind::Namespace, None, "acme--search", "w").await),
+                1 => drop(cluster.list(Kind::Secret, "acme--search").await),
+                2 => drop(cluster.is_rolled_out("acme--search", std::slice::from_ref(&set)).await),
+                _ => drop(cluster.is_rolled_out("acme--search", std::slice::from_ref(&deployment)).await),
             }
         });
+        PARROT.set(Some(parrot));
     })
 }
