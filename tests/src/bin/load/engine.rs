@@ -22,6 +22,7 @@ use crate::{
     disk::Disk,
     output::{Output, percentile_ms},
     process,
+    timed::{Timed, counted},
 };
 
 /// The entries of a workflow that succeeds: its submission, each step's start and end, its end.
@@ -92,12 +93,12 @@ pub(crate) fn workflows(
         "The engine: ten no-op steps a workflow, every step durable before and after, both copies of the journal",
     );
     for &in_flight in in_flight {
-        let count = count.unwrap_or((in_flight * 100).clamp(1_000, 20_000));
+        let count = counted(in_flight, count);
         let path = directory.join(format!("engine-{in_flight}"));
         runtime.block_on(async {
             let limits = Limits { in_flight, in_flight_per_tenant: in_flight, ..Limits::default() };
             let engine = open(&path, limits, false).await?;
-            let (cpu, start) = (process::cpu_seconds(), Instant::now());
+            let (cpu_before, start) = (process::cpu_seconds(), Instant::now());
             let times = in_parallel(count, in_flight, |number| {
                 let engine = engine.clone();
                 async move {
@@ -108,28 +109,20 @@ pub(crate) fn workflows(
                 }
             })
             .await?;
-            let (took, cpu) = (start.elapsed(), process::cpu_seconds() - cpu);
+            let timed = Timed { asked: count, took: start.elapsed(), times, cpu_before };
+            let cpu = process::cpu_seconds();
             engine.shutdown(Duration::from_secs(10)).await?;
             let log = process::journal_bytes(&path.join("log"))?;
             let index = process::allocated_bytes(&path.join("journal"));
-            let rate = count as f64 / took.as_secs_f64();
-            output.row(
-                "engine",
-                &[
-                    ("in_flight", in_flight as f64),
-                    ("workflows", count as f64),
-                    ("workflows_per_s", rate),
-                    ("entries_per_s", rate * ENTRIES as f64),
-                    ("p50_ms", percentile_ms(&times, 50)),
-                    ("p95_ms", percentile_ms(&times, 95)),
-                    ("p99_ms", percentile_ms(&times, 99)),
-                    ("ratio_to_disk", percentile_ms(&times, 50) / disk.waits_ms()),
-                    ("cpu_s_per_1000", cpu / count as f64 * 1e3),
-                    ("journal_bytes_per_workflow", log as f64 / count as f64),
-                    ("index_bytes_per_workflow", index as f64 / count as f64),
-                    ("peak_rss_mib", process::peak_rss_mib()),
-                ],
-            );
+            let mut figures = timed.workflows(in_flight, cpu);
+            figures.extend([
+                ("entries_per_s", timed.per_second() * ENTRIES as f64),
+                ("ratio_to_disk", percentile_ms(&timed.times, 50) / disk.waits_ms()),
+                ("journal_bytes_per_workflow", log as f64 / count as f64),
+                ("index_bytes_per_workflow", index as f64 / count as f64),
+                ("peak_rss_mib", process::peak_rss_mib()),
+            ]);
+            output.row("engine", &figures);
             anyhow::Ok(())
         })?;
         std::fs::remove_dir_all(&path)?;
@@ -143,21 +136,14 @@ pub(crate) fn submissions(runtime: &Runtime, directory: &Path, count: usize, out
     let path = directory.join("submit");
     runtime.block_on(async {
         let engine = open(&path, Limits { in_flight: 0, ..Limits::default() }, false).await?;
-        let start = Instant::now();
+        let (cpu_before, start) = (process::cpu_seconds(), Instant::now());
         let times = in_parallel(count, 1_024, |number| {
             let engine = engine.clone();
             async move { submit(&engine, number).await.map(drop) }
         })
         .await?;
-        output.row(
-            "engine: submissions",
-            &[
-                ("submissions", count as f64),
-                ("submissions_per_s", count as f64 / start.elapsed().as_secs_f64()),
-                ("p50_ms", percentile_ms(&times, 50)),
-                ("p99_ms", percentile_ms(&times, 99)),
-            ],
-        );
+        let timed = Timed { asked: count, took: start.elapsed(), times, cpu_before };
+        output.row("engine: submissions", &timed.submissions(process::cpu_seconds()));
         engine.shutdown(Duration::ZERO).await?;
         anyhow::Ok(())
     })?;

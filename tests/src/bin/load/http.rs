@@ -1,10 +1,7 @@
 //! Servers over HTTP on loopback, driven from the same cores: each client submits a workflow, waits for its end, and goes on
 //! with the next.
 
-use std::{
-    path::Path,
-    time::{Duration, Instant},
-};
+use std::{path::Path, time::Instant};
 
 use cairn_tests::no_op::STEPS;
 use http::StatusCode;
@@ -15,6 +12,7 @@ use crate::{
     output::{Output, percentile_ms},
     peer::Peer,
     server::{Program, Server},
+    timed::{Timed, counted},
 };
 
 /// One for so many of those that are measured goes before them, uncounted: connections, caches and a peer's leaders are warm
@@ -45,7 +43,7 @@ pub(crate) async fn workflows(
         let server = Server::start(program, &path, in_flight, in_flight).await?;
         let clients = Clients::connect(&server.address, in_flight).await?;
         let ask = Ask::new(CREATE, StatusCode::CREATED);
-        let timed = Timed::asking(clients, ask, counted(in_flight, count), || server.cpu_seconds()).await?;
+        let timed = asking(clients, ask, counted(in_flight, count), || server.cpu_seconds()).await?;
         let behind = match program {
             Program::NoOp { views: false } => None,
             Program::NoOp { views: true } | Program::Cairn(_) => Some(server.views_written(STEPS * timed.asked).await?),
@@ -83,7 +81,7 @@ pub(crate) async fn submissions(directory: &Path, count: usize, running: usize, 
     let server = Server::start(&Program::NoOp { views: true }, &path, running, SUBMITTERS).await?;
     let clients = Clients::connect(&server.address, SUBMITTERS).await?;
     let ask = Ask::new("/clusters", StatusCode::ACCEPTED);
-    let timed = Timed::asking(clients, ask, count, || server.cpu_seconds()).await?;
+    let timed = asking(clients, ask, count, || server.cpu_seconds()).await?;
     let here = [("running", running as f64), ("peak_rss_mib", server.peak_rss_mib())];
     output.row("http: submissions", &[&timed.submissions(server.cpu_seconds())[..], &here].concat());
     // Most of them have not been run, and nobody waits for them.
@@ -96,7 +94,7 @@ pub(crate) async fn peer(peer: &Peer, in_flight: usize, count: Option<usize>, ou
     output.title(&format!("{} over HTTP, the clients on the same cores", peer.name));
     let clients = Clients::connect(&peer.address, in_flight).await?;
     let ask = Ask::new(&peer.run, StatusCode::OK);
-    let timed = Timed::asking(clients, ask, counted(in_flight, count), || peer.cpu_seconds()).await?;
+    let timed = asking(clients, ask, counted(in_flight, count), || peer.cpu_seconds()).await?;
     let here = [
         ("disk_bytes_per_workflow", peer.disk_bytes() as f64 / timed.asked as f64),
         ("peak_rss_mib", peer.peak_rss_mib()),
@@ -109,59 +107,17 @@ pub(crate) async fn peer(peer: &Peer, in_flight: usize, count: Option<usize>, ou
 pub(crate) async fn peer_submissions(peer: &Peer, path: &str, count: usize, output: &Output) -> anyhow::Result<()> {
     output.title(&format!("{}: submissions acknowledged to {SUBMITTERS} clients", peer.name));
     let clients = Clients::connect(&peer.address, SUBMITTERS).await?;
-    let timed = Timed::asking(clients, Ask::new(path, StatusCode::ACCEPTED), count, || peer.cpu_seconds()).await?;
+    let timed = asking(clients, Ask::new(path, StatusCode::ACCEPTED), count, || peer.cpu_seconds()).await?;
     let figures = timed.submissions(peer.cpu_seconds());
     output.row(&format!("{}: submissions", peer.name), &figures);
     Ok(())
 }
 
-/// How many workflows are measured: what takes a few seconds, if nobody says otherwise.
-fn counted(in_flight: usize, count: Option<usize>) -> usize {
-    count.unwrap_or((in_flight * 100).clamp(1_000, 20_000))
-}
-
-/// What was asked, and how long the answers took.
-struct Timed {
-    /// In all, those before the measurement included.
-    asked: usize,
-    took: Duration,
-    /// Sorted.
-    times: Vec<Duration>,
-    /// What the server had used when the measurement began.
-    cpu_before: f64,
-}
-
-impl Timed {
-    async fn asking(mut clients: Clients, ask: Ask, count: usize, cpu: impl Fn() -> f64) -> anyhow::Result<Self> {
-        let (warm, ask) = (count.div_ceil(WARM_UP), ask.into());
-        clients.ask(&ask, 0..warm).await?;
-        let (cpu_before, start) = (cpu(), Instant::now());
-        let times = clients.ask(&ask, warm..warm + count).await?;
-        Ok(Self { asked: warm + count, took: start.elapsed(), times, cpu_before })
-    }
-
-    fn workflows(&self, in_flight: usize, cpu: f64) -> Vec<(&'static str, f64)> {
-        let count = ("workflows", self.times.len() as f64);
-        let rate = ("workflows_per_s", self.per_second());
-        [&[("in_flight", in_flight as f64), count, rate][..], &self.each(cpu)].concat()
-    }
-
-    fn submissions(&self, cpu: f64) -> Vec<(&'static str, f64)> {
-        let count = ("submissions", self.times.len() as f64);
-        let rate = ("submissions_per_s", self.per_second());
-        [&[count, rate][..], &self.each(cpu)].concat()
-    }
-
-    fn per_second(&self) -> f64 {
-        self.times.len() as f64 / self.took.as_secs_f64()
-    }
-
-    fn each(&self, cpu: f64) -> [(&'static str, f64); 4] {
-        [
-            ("p50_ms", percentile_ms(&self.times, 50)),
-            ("p95_ms", percentile_ms(&self.times, 95)),
-            ("p99_ms", percentile_ms(&self.times, 99)),
-            ("cpu_s_per_1000", (cpu - self.cpu_before) / self.times.len() as f64 * 1e3),
-        ]
-    }
+/// Asks so often, and once for so many of those before that.
+async fn asking(mut clients: Clients, ask: Ask, count: usize, cpu: impl Fn() -> f64) -> anyhow::Result<Timed> {
+    let (warm, ask) = (count.div_ceil(WARM_UP), ask.into());
+    clients.ask(&ask, 0..warm).await?;
+    let (cpu_before, start) = (cpu(), Instant::now());
+    let times = clients.ask(&ask, warm..warm + count).await?;
+    Ok(Timed { asked: warm + count, took: start.elapsed(), times, cpu_before })
 }

@@ -15,6 +15,7 @@ mod process;
 mod results;
 mod rollouts;
 mod server;
+mod timed;
 
 use std::{
     ffi::OsString,
