@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 /// Whose clients ask.
 const TENANTS: u64 = 64;
 /// The longest that the program lives once it is ready, in milliseconds.
-const LIFE_MAX: u64 = 600;
+const LIFE_MAX: u64 = 300;
 /// How many kills there are for one more creation, after the first of each tenant.
 const KILLS_A_CREATION: usize = 10;
 /// How many clients that were not answered ask again in one life.

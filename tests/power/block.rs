@@ -133,7 +133,7 @@ fn on_a_real_file_system_a_power_cut_takes_nothing_that_was_acknowledged() -> an
     run("mkfs.ext4", &[Path::new("-q"), Path::new("-F"), &place.path().join("disk")])?;
     let told = place.path().join("acknowledged");
     let (mut cut_off, mut before) = (0, 0);
-    let rounds = count(20, 500);
+    let rounds = count(20, 200);
     for round in 1..=rounds {
         let powered = Powered::on(place.path())?;
         let data = powered.mount.join("data");

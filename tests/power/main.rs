@@ -213,7 +213,7 @@ fn sweep(
 #[test]
 fn whatever_a_power_cut_leaves_the_journal_opens_with_all_that_was_acknowledged() -> anyhow::Result<()> {
     let mut numbers = Numbers::of(seed());
-    let recording = Recording::make(&Image::default(), count(130, 1_200), count(4, 16), numbers.below(u64::MAX))?;
+    let recording = Recording::make(&Image::default(), count(130, 400), count(4, 16), numbers.below(u64::MAX))?;
     println!("{} storage operations, {} commits", recording.records.len(), recording.commits.len());
     let tally = Tally::default();
     let randoms = count(4, 20);
@@ -233,7 +233,7 @@ fn whatever_a_power_cut_within_the_recovery_leaves_the_journal_opens_with_all_th
         Ok(())
     })?;
     let tally = Tally::default();
-    for _ in 0..count(6, 400) {
+    for _ in 0..count(6, 120) {
         let cut = &cuts[usize::try_from(numbers.below(cuts.len() as u64))?];
         let before = &cut.image;
         let recording = Recording::make(before, 2, 1, numbers.below(u64::MAX)).with_context(|| cut.name.clone())?;
@@ -272,7 +272,7 @@ fn what_one_copy_has_lost_although_it_was_synced_is_put_back_or_named() -> anyho
     let tally = Tally::default();
     sweep(&recording.commits, true, &tally, |each| {
         let mut pick = |of: usize| usize::try_from(numbers.below(of as u64)).unwrap_or(0);
-        for number in 0..count(600, 20_000) {
+        for number in 0..count(600, 5_000) {
             let (copy, now) = match number % 2 {
                 0 => ("log", at_rest[pick(at_rest.len())]),
                 _ => ("journal", pick(moments.len())),
