@@ -165,7 +165,7 @@ fn reads(store: &dyn Store, figures: &mut Vec<(&str, f64)>) -> anyhow::Result<()
     let mut sample = Vec::with_capacity(READS);
     for at in 1..=READS as u64 {
         let time = oldest + (newest - oldest) * at / READS as u64;
-        let before = WorkflowId::new(Timestamp::from_micros(i64::try_from(time * 1_000)?));
+        let before = id_of(time);
         sample.extend(store.list(&query(Some(before), 1))?.first().map(|listed| listed.workflow));
     }
     ensure!(!sample.is_empty(), "no workflow is older than the newest");
@@ -193,6 +193,15 @@ fn reads(store: &dyn Store, figures: &mut Vec<(&str, f64)>) -> anyhow::Result<()
         ("deep_page_p99_ms", deep.1),
     ]);
     Ok(())
+}
+
+/// The id of a workflow that is submitted in this millisecond.
+fn id_of(millisecond: u64) -> WorkflowId {
+    let mut bytes: [u8; 16] = rand::random();
+    bytes[..6].copy_from_slice(&millisecond.to_be_bytes()[2..]);
+    // Version 7, and the variant that goes with it.
+    (bytes[6], bytes[8]) = (bytes[6] & 0x0f | 0x70, bytes[8] & 0x3f | 0x80);
+    WorkflowId::from_bytes(bytes)
 }
 
 /// The milliseconds that a UUIDv7 begins with.
@@ -240,7 +249,7 @@ impl<'a> Filling<'a> {
         loop {
             while self.running.len() < GROUP && self.left > 0 {
                 self.left -= 1;
-                self.running.push((WorkflowId::new(now()), Sequence(0), 0));
+                self.running.push((id_of(u64::try_from(now().as_micros() / 1_000)?), Sequence(0), 0));
             }
             if self.running.is_empty() {
                 return Ok(entries);
