@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::{
-    fact::Effect,
-    ids::{FencingToken, Json, Sequence},
+    fact::{Effect, ErrorClass, Failure, Outcome, Output},
+    ids::{Attempt, FencingToken, Json, Sequence, StepName},
     store::tests::samples::{id, submitted},
 };
 
@@ -30,6 +30,7 @@ fn numbers(group: &[Request]) -> Vec<u64> {
 fn workflows_that_run_go_before_what_clients_ask_for_and_all_that_waits_goes_together() {
     let mut waiting = Waiting::default();
     waiting.clients.extend([request(1, 10), request(2, 10)]);
+    assert!(!waiting.is_empty(), "a client waits");
     waiting.urgent.extend([request(3, 10), request(4, 10)]);
     assert_eq!(numbers(&waiting.group()), [3, 4, 1, 2]);
     assert!(waiting.is_empty() && waiting.group().is_empty());
@@ -58,4 +59,40 @@ fn an_append_that_is_larger_than_a_group_may_be_goes_alone() {
     waiting.clients.extend([request(1, 10), huge, request(3, 10)]);
     let groups = [waiting.group(), waiting.group(), waiting.group()];
     assert_eq!(groups.each_ref().map(|group| numbers(group)), [[1], [2], [3]]);
+}
+
+/// What weighs nothing would make groups of any size.
+#[test]
+fn every_text_that_a_fact_brings_weighs_what_it_is_long() {
+    let text = |bytes: usize| "x".repeat(bytes);
+    let json = |bytes: usize| Json::of(&text(bytes)).expect("it is short enough");
+    let output = Output { message: text(1_000), skipped: false, result: json(1_000), record: Some(json(1_000)) };
+    let error = Failure { class: ErrorClass::Transient, message: text(1_000), evidence: vec![text(1_000); 2] };
+    let (step, attempt, retry_at) = (StepName::new("one"), Attempt(1), None);
+    let probed = |answer| Fact::Probed { step: step.clone(), attempt, answer, retry_at };
+    let left = vec![text(1_500); 2];
+    let facts = [
+        Fact::AttemptSucceeded { step: step.clone(), attempt, output: output.clone() },
+        probed(Probe::Applied { output }),
+        probed(Probe::Partly { made: json(3_000) }),
+        Fact::AttemptFailed { step: step.clone(), attempt, error: error.clone(), retry_at },
+        Fact::ProbeFailed { step: step.clone(), attempt, error: error.clone(), retry_at },
+        Fact::CompensationFailed { step: step.clone(), attempt, error: error.clone(), retry_at },
+        Fact::ResidueCheckFailed { attempt, error, retry_at },
+        Fact::Parked { reason: ParkReason::Residue { left: left.clone() } },
+        Fact::Finished { outcome: Outcome::Failed, residue: left },
+    ];
+    for fact in facts {
+        let mut append = request(1, 10).append;
+        append.facts = vec![fact.clone()];
+        assert!((3_000..3_500).contains(&size(&append)), "{} for {fact:?}", size(&append));
+    }
+}
+
+#[test]
+fn what_stops_the_journal_is_told_with_its_causes() {
+    let source = std::io::Error::other("no space left");
+    let error = StoreError::Io { action: "write", path: "log/000001.log".into(), source };
+    let told = error_text(&error);
+    assert!(told.contains("log/000001.log") && told.contains("no space left"), "{told}");
 }
