@@ -14,7 +14,7 @@ use crate::{
     store::{
         DurableOptions, DurableStore, LogReader, OpenReport, Store, StoreError, check_index,
         log::frames_of,
-        tests::samples::{NOW, append, commit_one, failure, run, small, submitted, success},
+        tests::samples::{NOW, append, commit_one, failure, id, run, small, submitted, success},
         verify,
     },
 };
@@ -420,6 +420,30 @@ fn an_older_index_put_back_is_caught_up_and_an_older_log_is_put_right() {
     copy(&older.path().join("log"), &journal.dir.path().join("log"));
     let report = journal.opens_whole();
     assert!(report.rebuilt.is_none() && report.healed.len() >= 21, "{report:?}");
+}
+
+/// I28, I29: what follows is folded on what the index has of a workflow, and that was read back in no test.
+#[test]
+fn an_index_that_ends_in_the_middle_of_a_workflow_is_caught_up() {
+    let mut journal = Journal::new();
+    let (store, _) = journal.open().expect("it opens");
+    let mut facts = success();
+    let rest = facts.split_off(3);
+    run(&store, 21, submitted(Effect::Create, "acme", "s21"), facts);
+    store.close().expect("it comes to rest");
+    drop(store);
+    let older = tempfile::tempdir().expect("a temporary directory");
+    copy(&journal.index(), older.path());
+    let (store, _) = journal.open().expect("it opens");
+    commit_one(&store, append(&store, id(21), 4, rest)).expect("it is admitted");
+    journal.commits = store.commits(CommitNumber(0), usize::MAX).expect("it reads");
+    store.close().expect("it comes to rest");
+    drop(store);
+
+    fs::remove_dir_all(journal.index()).expect("it is there");
+    copy(older.path(), &journal.index());
+    let report = journal.opens_whole();
+    assert_eq!((report.rebuilt, report.caught_up), (None, 2));
 }
 
 #[test]
