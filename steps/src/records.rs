@@ -12,7 +12,7 @@ use cairn_engine::{
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::request::{Details, Request};
+use crate::request::{Details, Heading};
 
 /// A cluster that exists, wholly or partly, and what it was made with.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,7 +49,7 @@ impl TenantContainer {
         if !record.live {
             return None;
         }
-        let request = request(record)?;
+        let Heading { namespace, details } = heading(record)?;
         let mut recorded: BTreeMap<String, Value> = match record.record.as_ref().map(cairn_engine::Json::value) {
             Some(Value::Object(fields)) => fields.into_iter().collect(),
             Some(_) | None => BTreeMap::new(),
@@ -60,9 +60,9 @@ impl TenantContainer {
         Some(Self {
             user: record.tenant.to_string(),
             service_name: record.service.to_string(),
-            namespace: request.namespace.to_string(),
+            namespace,
             status: record.status,
-            details: request.details(),
+            details,
             workflow_id: record.workflow,
             created_at: record.created,
             updated_at: record.updated,
@@ -99,7 +99,7 @@ impl DeploymentStatus {
         Self {
             user: record.tenant.to_string(),
             service_name: record.service.to_string(),
-            namespace: request(record).map(|request| request.namespace.to_string()).unwrap_or_default(),
+            namespace: heading(record).map(|heading| heading.namespace).unwrap_or_default(),
             status: record.status,
             error: record.error.clone(),
             workflow_id: record.workflow,
@@ -221,8 +221,8 @@ pub fn retry_at(state: &WorkflowState) -> Option<Timestamp> {
     }
 }
 
-fn request(record: &ServiceRecord) -> Option<Request> {
-    Request::journaled(record.input.as_bytes()).ok()
+fn heading(record: &ServiceRecord) -> Option<Heading> {
+    Heading::journaled(record.input.as_bytes())
 }
 
 #[cfg(test)]
@@ -231,7 +231,7 @@ pub(crate) mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::report::STATUSES;
+    use crate::{report::STATUSES, request::Request};
 
     /// The submission of a creation with the defaults.
     pub(crate) fn creation() -> Fact {

@@ -14,7 +14,7 @@ use cairn_engine::{
 use serde::{Deserialize, Serialize, Serializer, ser::SerializeMap};
 use serde_json::{Value, json};
 
-use crate::request::{Details, Request};
+use crate::request::{Details, Heading};
 
 /// The ten statuses of a creation, in order.
 pub const STATUSES: [&str; 10] = [
@@ -151,15 +151,15 @@ impl Report {
 
     fn blank(state: &WorkflowState, sequence: Sequence, timestamp: Timestamp) -> Option<Self> {
         let submitted = state.submitted();
-        let request = Request::journaled(submitted.input.as_bytes()).ok()?;
+        let Heading { namespace, details } = Heading::journaled(submitted.input.as_bytes())?;
         Some(Self {
             user: submitted.tenant.to_string(),
             service_name: submitted.service.to_string(),
-            namespace: request.namespace.to_string(),
+            namespace,
             status: String::new(),
             message: String::new(),
             timestamp,
-            details: request.details(),
+            details,
             workflow_id: state.id(),
             sequence,
             attempt: Attempt::default(),

@@ -9,11 +9,13 @@
 
 mod change;
 mod fields;
+mod heading;
 mod link;
 
 use serde::{Deserialize, Deserializer, Serialize};
 
 use self::fields::Fields;
+pub use self::heading::Heading;
 use crate::names::{Namespace, Service, Tenant};
 use crate::quantity::Quantity;
 

@@ -9,7 +9,7 @@ use cairn_engine::{
 use cairn_steps::{
     records::{Status, kind, retry_at},
     report::held_up,
-    request::Request,
+    request::Heading,
 };
 use serde::Serialize;
 
@@ -81,14 +81,13 @@ impl WorkflowView {
         let submitted = state.submitted();
         let status = Status::of(state, now);
         let step = state.current_step();
-        let request = Request::journaled(submitted.input.as_bytes()).ok();
         Self {
             id: state.id(),
             kind: kind(submitted.effect),
             status,
             user: submitted.tenant.to_string(),
             service_name: submitted.service.to_string(),
-            namespace: request.map(|request| request.namespace.to_string()),
+            namespace: Heading::journaled(submitted.input.as_bytes()).map(|heading| heading.namespace),
             definition: DefinitionView { name: submitted.definition.to_string(), version: submitted.version },
             submitted_at: state.submitted_at(),
             updated_at: state.updated_at(),
