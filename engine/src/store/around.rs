@@ -2,6 +2,8 @@
 //!
 //! For tests that fail or kill at a chosen commit.
 
+use std::ops::ControlFlow;
+
 use crate::{
     entry::{Commit, Entry},
     fact::Amounts,
@@ -62,9 +64,13 @@ impl<T: Around> Store for T {
         self.within().service(tenant, service)
     }
 
-    fn services(&self, tenant: Option<&Tenant>) -> Result<Vec<ServiceRecord>, StoreError> {
+    fn each_service(
+        &self,
+        tenant: Option<&Tenant>,
+        each: &mut dyn FnMut(ServiceRecord) -> ControlFlow<()>,
+    ) -> Result<(), StoreError> {
         self.readable()?;
-        self.within().services(tenant)
+        self.within().each_service(tenant, each)
     }
 
     fn usage(&self, tenant: &Tenant) -> Result<Amounts, StoreError> {

@@ -9,6 +9,7 @@
 use std::{
     fs::{self, File, OpenOptions, TryLockError},
     io::{Read as _, Seek, Write},
+    ops::ControlFlow,
     path::{Path, PathBuf},
     sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
@@ -324,8 +325,12 @@ impl Store for DurableStore {
         index::service_record(&self.index, tenant, service)
     }
 
-    fn services(&self, tenant: Option<&Tenant>) -> Result<Vec<ServiceRecord>, StoreError> {
-        reading::services(&self.index, tenant)
+    fn each_service(
+        &self,
+        tenant: Option<&Tenant>,
+        each: &mut dyn FnMut(ServiceRecord) -> ControlFlow<()>,
+    ) -> Result<(), StoreError> {
+        reading::each_service(&self.index, tenant, each)
     }
 
     fn usage(&self, tenant: &Tenant) -> Result<Amounts, StoreError> {

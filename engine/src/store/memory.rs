@@ -1,6 +1,9 @@
 //! A store that keeps one copy, in memory: for tests, and as the reference that the other store must agree with.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::{
+    ops::ControlFlow,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 use crate::{
     entry::{Commit, Entry},
@@ -109,8 +112,12 @@ impl Store for MemoryStore {
         index::service_record(&self.data().map, tenant, service)
     }
 
-    fn services(&self, tenant: Option<&Tenant>) -> Result<Vec<ServiceRecord>, StoreError> {
-        reading::services(&self.data().map, tenant)
+    fn each_service(
+        &self,
+        tenant: Option<&Tenant>,
+        each: &mut dyn FnMut(ServiceRecord) -> ControlFlow<()>,
+    ) -> Result<(), StoreError> {
+        reading::each_service(&self.data().map, tenant, each)
     }
 
     fn usage(&self, tenant: &Tenant) -> Result<Amounts, StoreError> {

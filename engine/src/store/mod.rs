@@ -28,7 +28,7 @@ pub use memory::MemoryStore;
 
 pub use crate::journal::chain::{BadPlace, Verified, Verifier, verify};
 
-use std::{io, path::PathBuf};
+use std::{io, ops::ControlFlow, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -85,7 +85,25 @@ pub trait Store: Send + Sync + 'static {
     ///
     /// # Errors
     /// [`StoreError`] if they cannot be read.
-    fn services(&self, tenant: Option<&Tenant>) -> Result<Vec<ServiceRecord>, StoreError>;
+    fn services(&self, tenant: Option<&Tenant>) -> Result<Vec<ServiceRecord>, StoreError> {
+        let mut all = Vec::new();
+        self.each_service(tenant, &mut |record| {
+            all.push(record);
+            ControlFlow::Continue(())
+        })?;
+        Ok(all)
+    }
+
+    /// Calls `each` with the same records, one after the other: for whom there are too many to have them all at once. What
+    /// is committed meanwhile may be among them, or not. `each` may not ask this store for anything.
+    ///
+    /// # Errors
+    /// [`StoreError`] if they cannot be read.
+    fn each_service(
+        &self,
+        tenant: Option<&Tenant>,
+        each: &mut dyn FnMut(ServiceRecord) -> ControlFlow<()>,
+    ) -> Result<(), StoreError>;
 
     /// What the tenant's live services hold together.
     ///

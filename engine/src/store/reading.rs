@@ -7,7 +7,7 @@ use std::{
 
 use crate::{
     entry::Commit,
-    ids::{CommitNumber, Hash, Sequence, WorkflowId},
+    ids::{CommitNumber, Hash, Sequence, Tenant, WorkflowId},
     journal::{
         codec::{self, Header},
         index, kept,
@@ -48,13 +48,20 @@ pub(super) fn list(read: &dyn Read, query: &ListQuery) -> Result<Vec<Listed>, St
         .collect()
 }
 
-pub(super) fn services(read: &dyn Read, tenant: Option<&crate::ids::Tenant>) -> Result<Vec<ServiceRecord>, StoreError> {
-    let mut values = Vec::new();
-    read.scan(&keys::services(tenant), Order::Ascending, &mut |_, value| {
-        values.push(index::read_service(value));
-        ControlFlow::Continue(())
+pub(super) fn each_service(
+    read: &dyn Read,
+    tenant: Option<&Tenant>,
+    each: &mut dyn FnMut(ServiceRecord) -> ControlFlow<()>,
+) -> Result<(), StoreError> {
+    let mut bad = Ok(());
+    read.scan(&keys::services(tenant), Order::Ascending, &mut |_, value| match index::read_service(value) {
+        Ok(record) => each(record),
+        Err(error) => {
+            bad = Err(error);
+            ControlFlow::Break(())
+        }
     })?;
-    values.into_iter().collect()
+    bad
 }
 
 /// At most `max` commits after number `after`, rebuilt from their appends and checked against their hashes.
@@ -79,8 +86,9 @@ pub(super) fn commits(read: &dyn Read, after: CommitNumber, max: usize) -> Resul
     bad?;
     kept.truncate(max);
     let mut commits = Vec::with_capacity(kept.len());
+    let mut parts = Parts::default();
     for (header, places) in kept {
-        let payload = rebuild(read, &header, &places)?;
+        let payload = rebuild(read, &header, &places, &mut parts)?;
         let commit = codec::decode_commit(&payload, previous).map_err(|bad| StoreError::Index(bad.to_string()))?;
         previous = commit.hash;
         commits.push(commit);
@@ -212,28 +220,44 @@ fn kept_at(read: &dyn Read, key: Key, up_to: &Range) -> Result<Option<(Key, Vec<
     Ok(last)
 }
 
-fn rebuild(read: &dyn Read, header: &Header, places: &[(WorkflowId, Sequence)]) -> Result<Vec<u8>, StoreError> {
+/// The appends of values that were read for another append: what is kept together is mostly asked for together.
+type Parts = HashMap<(WorkflowId, Sequence), Vec<u8>>;
+
+fn rebuild(
+    read: &dyn Read,
+    header: &Header,
+    places: &[(WorkflowId, Sequence)],
+    parts: &mut Parts,
+) -> Result<Vec<u8>, StoreError> {
     let mut appends = Vec::with_capacity(places.len());
-    for (workflow, first) in places {
-        appends.push(append(read, header.number, *workflow, *first)?);
+    for place in places {
+        let append = match parts.remove(place) {
+            Some(append) => append,
+            None => append(read, header.number, *place, parts)?,
+        };
+        appends.push(append);
     }
     Ok(codec::encode_commit(header, appends.iter().map(Vec::as_slice)))
 }
 
-fn append(read: &dyn Read, number: CommitNumber, workflow: WorkflowId, first: Sequence) -> Result<Vec<u8>, StoreError> {
+/// This append; those that are kept with it and follow it go to `parts`.
+fn append(
+    read: &dyn Read,
+    number: CommitNumber,
+    (workflow, first): (WorkflowId, Sequence),
+    parts: &mut Parts,
+) -> Result<Vec<u8>, StoreError> {
     let bad = |detail: &str| StoreError::Index(format!("commit {number}, workflow {workflow}: {detail}"));
     let kept = kept_at(read, keys::append(workflow, first), &keys::appends_up_to(workflow, first))?;
     let (_, value) = kept.ok_or_else(|| bad("its entries are missing"))?;
-    let append = append_in(&value, (workflow, first)).map_err(|error| bad(&error.to_string()))?;
-    append.ok_or_else(|| bad("its entries are missing"))
-}
-
-fn append_in(value: &[u8], place: (WorkflowId, Sequence)) -> Result<Option<Vec<u8>>, codec::CodecError> {
-    for part in kept::parts(value)?.iter() {
-        let (_, _, append) = codec::kept_append(part)?;
-        if codec::append_place(append)? == place {
-            return Ok(Some(append.to_vec()));
+    let mut wanted = None;
+    let found = appends_in(&value, |sequence, append| {
+        if sequence == first {
+            wanted = Some(append.to_vec());
+        } else if sequence > first {
+            parts.insert((workflow, sequence), append.to_vec());
         }
-    }
-    Ok(None)
+    });
+    found.map_err(|error| bad(&error.to_string()))?;
+    wanted.ok_or_else(|| bad("its entries are missing"))
 }
