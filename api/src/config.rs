@@ -185,6 +185,7 @@ impl Settings {
                 shared.in_flight_per_tenant.or(file.limits.in_flight_per_tenant).unwrap_or(limits.in_flight_per_tenant),
             ),
             queue: at_least_one("limits.queue", file.limits.queue.unwrap_or(limits.queue)),
+            active: at_least_one("limits.active", file.limits.active.unwrap_or(limits.active)),
         };
         let connections =
             at_least_one("limits.connections", shared.connections.or(file.limits.connections).unwrap_or(CONNECTIONS));

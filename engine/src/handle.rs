@@ -5,9 +5,9 @@
 //! - Reads go to the store: they see what is on the disk, never what is about to be.
 
 mod submit;
+mod watchers;
 
 use std::{
-    collections::HashMap,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -28,12 +28,17 @@ use crate::{
     journal::writer::Writer,
     projector::{self, Projection},
     recovery,
-    state::{IllegalFact, Phase, WorkflowState, fold},
+    state::{IllegalFact, WorkflowState, fold},
     store::{Store, StoreError},
     threads::{self, JoinHandle, Mutex, PoisonError},
 };
 
-pub use self::submit::{NewSubmission, SubmitError};
+use self::watchers::Watched;
+pub(crate) use self::watchers::Watchers;
+pub use self::{
+    submit::{NewSubmission, SubmitError},
+    watchers::{Following, Settled},
+};
 
 /// What an engine works with.
 pub struct EngineOptions {
@@ -146,6 +151,7 @@ struct Inner {
     events: mpsc::UnboundedSender<Event>,
     watchers: Arc<Watchers>,
     gauges: Arc<Gauges>,
+    active_max: usize,
     shutting_down: AtomicBool,
     closed: watch::Sender<bool>,
     /// Executor and writer: they end first.
@@ -188,6 +194,7 @@ impl Engine {
             let _ = events.send(Event::Begin(Box::new(state)));
         }
         let executing = executor::start(parts, waiting, events.clone());
+        tokio::spawn(end_watches(writer.stopped(), Arc::clone(&watchers)));
         let inner = Inner {
             store,
             definitions,
@@ -199,6 +206,7 @@ impl Engine {
             events,
             watchers,
             gauges,
+            active_max: limits.active,
             shutting_down: AtomicBool::new(false),
             closed: watch::channel(false).0,
             core: Mutex::new(vec![executing, writing]),
@@ -307,6 +315,15 @@ impl Engine {
         self.read(move |store| store.workflow(workflow)).await
     }
 
+    /// Reads a key or two of the store here and now: that takes microseconds, and less than to wake a thread that may block.
+    /// What is long (a scan, a workflow's history) is for [`Engine::read`].
+    ///
+    /// # Errors
+    /// Whatever `look` returns.
+    pub fn look<T>(&self, look: impl FnOnce(&dyn Store) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        look(self.inner.store.as_ref())
+    }
+
     /// Reads the store where blocking is allowed.
     ///
     /// # Errors
@@ -328,13 +345,13 @@ impl Engine {
     /// Returns once the workflow has entries after `seen`, or the engine has stopped.
     pub async fn grown(&self, workflow: WorkflowId, seen: Sequence) {
         // Registered before it is looked: nothing is missed in between.
-        let mut watched = self.inner.watchers.watch(workflow);
+        let mut watched = self.inner.watchers.growth(workflow);
         let known = match self.live(workflow).await {
             Some(live) => Some(live.sequence()),
             None => self.state(workflow).await.ok().flatten().map(|state| state.sequence()),
         };
         if known.is_none_or(|known| known <= seen) {
-            self.until(&mut watched, |growth| growth.sequence > seen).await;
+            self.until(&mut watched, |sequence| *sequence > seen).await;
         }
     }
 
@@ -343,14 +360,14 @@ impl Engine {
     /// # Errors
     /// [`ControlError`] if there is no such workflow, or the engine has stopped.
     pub async fn settled(&self, workflow: WorkflowId) -> Result<WorkflowState, ControlError> {
-        let mut watched = self.inner.watchers.watch(workflow);
+        let mut watched = self.inner.watchers.ends(workflow);
         let mut known = self.live(workflow).await;
         loop {
             let state = match known.take() {
                 Some(state) => state,
                 None => Arc::new(self.state(workflow).await?.ok_or(ControlError::NotFound { workflow })?),
             };
-            if is_settled(&state) {
+            if state.is_settled() {
                 return Ok(Arc::unwrap_or_clone(state));
             }
             if *self.inner.closed.borrow() {
@@ -359,9 +376,11 @@ impl Engine {
             if self.inner.stopped.borrow().is_some() {
                 return Err(ControlError::Stopped { why: self.why_stopped() });
             }
-            self.until(&mut watched, |growth| growth.settled.is_some() && growth.sequence > state.sequence()).await;
-            let settled = watched.growth.borrow().settled.clone();
-            known = settled.filter(|settled| settled.sequence() > state.sequence());
+            let later = |settled: &Option<Arc<WorkflowState>>| {
+                settled.as_ref().is_some_and(|settled| settled.sequence() > state.sequence())
+            };
+            self.until(&mut watched, later).await;
+            known = watched.last().filter(|settled| settled.sequence() > state.sequence());
         }
     }
 
@@ -372,11 +391,11 @@ impl Engine {
         answer.await.ok().flatten()
     }
 
-    /// Returns once the workflow's growth is as wanted, or the engine has stopped.
-    async fn until(&self, watched: &mut Watched, wanted: impl FnMut(&Growth) -> bool) {
+    /// Returns once what is watched is as wanted, or the engine has stopped.
+    async fn until<T: Clone + Default>(&self, watched: &mut Watched<T>, wanted: impl FnMut(&T) -> bool) {
         let (mut stopped, mut closed) = (self.inner.stopped.clone(), self.inner.closed.subscribe());
         tokio::select! {
-            _ = watched.growth.wait_for(wanted) => {}
+            () = watched.until(wanted) => {}
             _ = stopped.wait_for(Option::is_some) => {}
             _ = closed.wait_for(|closed| *closed) => {}
         }
@@ -437,6 +456,7 @@ impl Engine {
         // The writer ends when nobody can append any more.
         drop(self.inner.writer.lock().unwrap_or_else(PoisonError::into_inner).take());
         ended(&self.inner.core).await;
+        self.inner.watchers.end();
         // What the writer wrote last is there for the views to take in.
         self.inner.closed.send_replace(true);
         ended(&self.inner.projectors).await;
@@ -459,72 +479,18 @@ fn last_time(store: &dyn Store) -> Result<Timestamp, StoreError> {
     Ok(store.commits(before, 1)?.last().map(|commit| commit.time).unwrap_or_default())
 }
 
+/// Once the writer has stopped, nobody waits for a workflow any more.
+async fn end_watches(mut stopped: watch::Receiver<Option<Arc<str>>>, watchers: Arc<Watchers>) {
+    // An error is the writer's end without a fault.
+    let _ = stopped.wait_for(Option::is_some).await;
+    watchers.end();
+}
+
 async fn ended(tasks: &Mutex<Vec<JoinHandle<()>>>) {
     let tasks = std::mem::take(&mut *tasks.lock().unwrap_or_else(PoisonError::into_inner));
     for task in tasks {
         if let Err(error) = task.await {
             tracing::error!(%error, "a task of the engine's has panicked");
         }
-    }
-}
-
-/// Finished, or waiting for a person.
-fn is_settled(state: &WorkflowState) -> bool {
-    matches!(state.phase(), Phase::Finished { .. } | Phase::Parked { .. })
-}
-
-/// Who waits for which workflow to grow. As large as its use: a workflow that nobody watches has no place here.
-#[derive(Default)]
-pub(crate) struct Watchers {
-    growth: Mutex<HashMap<WorkflowId, watch::Sender<Growth>>>,
-    unrecoverable: Mutex<Vec<(WorkflowId, String)>>,
-}
-
-/// How far a workflow is.
-#[derive(Default)]
-struct Growth {
-    sequence: Sequence,
-    /// Its state, if it is finished or waits for a person.
-    settled: Option<Arc<WorkflowState>>,
-}
-
-/// One who watches a workflow.
-struct Watched {
-    workflow: WorkflowId,
-    growth: watch::Receiver<Growth>,
-    watchers: Arc<Watchers>,
-}
-
-impl Drop for Watched {
-    fn drop(&mut self) {
-        let mut growth = self.watchers.growth.lock().unwrap_or_else(PoisonError::into_inner);
-        if growth.get(&self.workflow).is_some_and(|sender| sender.receiver_count() <= 1) {
-            growth.remove(&self.workflow);
-        }
-    }
-}
-
-impl Watchers {
-    fn watch(self: &Arc<Self>, workflow: WorkflowId) -> Watched {
-        let mut growth = self.growth.lock().unwrap_or_else(PoisonError::into_inner);
-        let sender = growth.entry(workflow).or_insert_with(|| watch::channel(Growth::default()).0);
-        Watched { workflow, growth: sender.subscribe(), watchers: Arc::clone(self) }
-    }
-
-    /// The workflow has got this far, durably.
-    pub(crate) fn grown(&self, state: &Arc<WorkflowState>) {
-        let growth = self.growth.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(sender) = growth.get(&state.id()) {
-            let settled = is_settled(state).then(|| Arc::clone(state));
-            sender.send_replace(Growth { sequence: state.sequence(), settled });
-        }
-    }
-
-    pub(crate) fn unrecoverable(&self, workflow: WorkflowId, why: String) {
-        self.unrecoverable.lock().unwrap_or_else(PoisonError::into_inner).push((workflow, why));
-    }
-
-    fn all_unrecoverable(&self) -> Vec<(WorkflowId, String)> {
-        self.unrecoverable.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }

@@ -41,7 +41,9 @@ pub use definition::{Definition, Registry};
 pub use entry::{Commit, Entry};
 pub use executor::Limits;
 pub use fact::{Amounts, Effect, ErrorClass, Fact, Failure, OnFailure, Outcome, Output, ParkReason, Probe, Submitted};
-pub use handle::{ControlError, Engine, EngineOptions, Health, NewSubmission, OpenError, SubmitError};
+pub use handle::{
+    ControlError, Engine, EngineOptions, Following, Health, NewSubmission, OpenError, Settled, SubmitError,
+};
 pub use ids::{
     Attempt, CommitNumber, DefinitionName, FencingToken, Hash, IdempotencyKey, Json, JsonError, ResourceName, Sequence,
     Service, StepName, Tenant, Timestamp, Who, WorkflowId,

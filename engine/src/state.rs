@@ -264,6 +264,12 @@ impl WorkflowState {
         }
     }
 
+    /// Whether it is finished, or waits for a person.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        matches!(self.phase, Phase::Finished { .. } | Phase::Parked { .. })
+    }
+
     /// How it ends once everything is taken back.
     #[must_use]
     pub fn rolled_back_outcome(&self) -> Outcome {

@@ -152,6 +152,7 @@ impl World {
             in_flight: self.numbers.one_of(&[1, 4, 64]),
             in_flight_per_tenant: self.numbers.one_of(&[1, 2, 16]),
             queue: 1_024,
+            ..Limits::default()
         };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build()?;
         let (lived, result) = runtime.block_on(async {

@@ -48,6 +48,7 @@ pub(crate) struct LimitsFile {
     pub(crate) in_flight: Option<usize>,
     pub(crate) in_flight_per_tenant: Option<usize>,
     pub(crate) queue: Option<usize>,
+    pub(crate) active: Option<usize>,
     pub(crate) connections: Option<usize>,
 }
 

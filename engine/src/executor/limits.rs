@@ -15,11 +15,13 @@ pub struct Limits {
     pub in_flight_per_tenant: usize,
     /// Submissions that may wait for the journal; one more is refused.
     pub queue: usize,
+    /// Workflows that are not finished: each takes some memory, also while it waits. One more submission is refused.
+    pub active: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { in_flight: 64, in_flight_per_tenant: 16, queue: 16_384 }
+        Self { in_flight: 64, in_flight_per_tenant: 16, queue: 16_384, active: 200_000 }
     }
 }
 
@@ -112,7 +114,7 @@ mod tests {
     }
 
     fn turns(in_flight: usize, in_flight_per_tenant: usize) -> Turns {
-        Turns::new(Limits { in_flight, in_flight_per_tenant, queue: 1 })
+        Turns::new(Limits { in_flight, in_flight_per_tenant, queue: 1, active: 1 })
     }
 
     /// I25

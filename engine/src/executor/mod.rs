@@ -256,7 +256,7 @@ impl Executor {
             let _ = reply.send(Ok(state.clone()));
         }
         let finished = state.outcome().is_some();
-        self.parts.watchers.grown(&live.state);
+        self.parts.watchers.grown(&live.state, entries);
         match (kept, next) {
             (Some(attempting), _) => match attempting.ended {
                 Some(ended) => live.hand = Hand::Ended(ended),

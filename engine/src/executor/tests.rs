@@ -20,6 +20,7 @@ use crate::{
 
 const STEPS: [&str; 3] = ["first", "second", "third"];
 
+mod following;
 mod irreversible;
 mod parked;
 

@@ -4,7 +4,7 @@ use std::sync::{Arc, atomic::Ordering};
 
 use tokio::sync::oneshot;
 
-use super::Engine;
+use super::{Engine, Following};
 use crate::{
     admission::{self, Ground, Quota},
     entry::Entry,
@@ -59,8 +59,8 @@ pub enum SubmitError {
     /// What is there cannot be read, and so nobody knows whether it would be refused. Only [`Engine::rehearse`] says so.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// Too many submissions wait: nothing was recorded.
-    #[error("too many submissions wait for the journal: submit again in a moment")]
+    /// Too many submissions wait for the journal, or too many workflows for their end: nothing was recorded.
+    #[error("too many workflows are waiting already: submit again in a moment")]
     Overloaded,
     /// The journal has stopped: whether the submission was recorded only the next start can tell.
     #[error(
@@ -81,10 +81,39 @@ impl Engine {
     /// # Cancel safety
     /// A dropped future takes nothing back: the submission may still become durable, and is driven then.
     pub async fn submit(&self, submission: NewSubmission) -> Result<WorkflowState, SubmitError> {
+        let workflow = self.new_workflow();
+        self.submit_as(workflow, submission).await
+    }
+
+    /// The same for who waits for the workflow's end, too: that costs no look at the journal.
+    ///
+    /// # Errors
+    /// As [`Engine::submit`].
+    ///
+    /// # Cancel safety
+    /// As [`Engine::submit`].
+    pub async fn submit_and_follow(
+        &self,
+        submission: NewSubmission,
+    ) -> Result<(WorkflowState, Following), SubmitError> {
+        let workflow = self.new_workflow();
+        // Before it is submitted: nothing is missed.
+        let following = self.inner.watchers.follow(workflow);
+        let submitted = self.submit_as(workflow, submission).await?;
+        Ok((submitted, following))
+    }
+
+    fn new_workflow(&self) -> WorkflowId {
+        WorkflowId::drawn(self.inner.clock.now(), self.inner.chance.bits())
+    }
+
+    async fn submit_as(&self, workflow: WorkflowId, submission: NewSubmission) -> Result<WorkflowState, SubmitError> {
         if self.inner.shutting_down.load(Ordering::Relaxed) {
             return Err(SubmitError::ShuttingDown);
         }
-        let workflow = WorkflowId::drawn(self.inner.clock.now(), self.inner.chance.bits());
+        if self.inner.gauges.active.load(Ordering::Relaxed) >= self.inner.active_max {
+            return Err(SubmitError::Overloaded);
+        }
         let quota = submission.quota.clone();
         let submitted = self.submitted(submission)?;
         let append = Append {
@@ -96,12 +125,14 @@ impl Engine {
         };
         let (reply, answer) = oneshot::channel();
         let (events, gauges) = (self.inner.events.clone(), Arc::clone(&self.inner.gauges));
+        let watchers = Arc::clone(&self.inner.watchers);
         let writer = self.writer().ok_or(SubmitError::ShuttingDown)?;
         // Driving it does not depend on whether the client still waits.
         let began = move |answer: Result<Vec<Entry>, AppendError>| {
             let state = answer.map(|entries| {
                 let state = WorkflowState::begin(&entries[0]).expect("the store has admitted it");
                 gauges.active.fetch_add(1, Ordering::Relaxed);
+                watchers.begun(workflow, entries);
                 let _ = events.send(Event::Begin(Box::new(state.clone())));
                 state
             });
