@@ -3,7 +3,7 @@
 //! The listener is open before the engine is: until [`App::opened`] every route but the two of health answers 503.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 
 use cairn_engine::{Clock, Engine, Service, SystemClock, Tenant, Timestamp, WorkflowId};
 use cairn_steps::{elastic::Elastic, gitlab::GitLab, overlay::Overlay};
@@ -107,23 +107,44 @@ impl App {
     }
 }
 
-/// A lock for each service that somebody is just making a submission for.
+/// A lock for each service that somebody is just making a submission for. As large as its use.
 #[derive(Default)]
 pub(crate) struct ServiceLocks {
-    locks: Mutex<HashMap<(Tenant, Service), ServiceLock>>,
+    locks: Mutex<Locks>,
 }
 
-type ServiceLock = Arc<tokio::sync::Mutex<()>>;
+type Locks = HashMap<(Tenant, Service), Arc<tokio::sync::Mutex<()>>>;
+
+/// As long as this is held, nobody else makes a submission for the service.
+pub(crate) struct ServiceLock<'a> {
+    locks: &'a ServiceLocks,
+    service: (Tenant, Service),
+    held: Option<OwnedMutexGuard<()>>,
+}
 
 impl ServiceLocks {
     /// Waits until nobody else makes a submission for this service.
-    pub(crate) async fn lock(&self, tenant: &Tenant, service: &Service) -> OwnedMutexGuard<()> {
-        let lock = {
-            let mut locks = self.locks.lock().unwrap_or_else(PoisonError::into_inner);
-            // As large as its use: a lock that nobody holds or waits for has its only reference here.
-            locks.retain(|_, lock| Arc::strong_count(lock) > 1);
-            Arc::clone(locks.entry((tenant.clone(), service.clone())).or_default())
-        };
-        lock.lock_owned().await
+    pub(crate) async fn lock(&self, tenant: &Tenant, service: &Service) -> ServiceLock<'_> {
+        let service = (tenant.clone(), service.clone());
+        let lock = Arc::clone(self.all().entry(service.clone()).or_default());
+        // Made before it is waited for: who stops waiting leaves nothing behind either.
+        let mut place = ServiceLock { locks: self, service, held: None };
+        place.held = Some(lock.lock_owned().await);
+        place
+    }
+
+    fn all(&self) -> MutexGuard<'_, Locks> {
+        self.locks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for ServiceLock<'_> {
+    fn drop(&mut self) {
+        self.held = None;
+        let mut all = self.locks.all();
+        // One that nobody else holds or waits for has its only reference here.
+        if all.get(&self.service).is_some_and(|lock| Arc::strong_count(lock) == 1) {
+            all.remove(&self.service);
+        }
     }
 }

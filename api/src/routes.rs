@@ -13,21 +13,19 @@ mod there;
 mod workflow;
 mod workflows;
 
-use std::{sync::Arc, time::Instant};
+use std::{panic::AssertUnwindSafe, sync::Arc, time::Instant};
 
 use axum::{
     Router,
-    extract::{Request, State},
+    extract::{MatchedPath, Request, State},
     middleware::{self, Next},
     response::{IntoResponse as _, Response},
     routing::{get, patch, post},
 };
+use futures::FutureExt as _;
 use http::{HeaderMap, HeaderValue, Method, Uri, header};
-use tower_http::{
-    catch_panic::CatchPanicLayer,
-    request_id::{MakeRequestUuid, PropagateRequestIdLayer, SetRequestIdLayer},
-    trace::TraceLayer,
-};
+use tower_http::request_id::{MakeRequestId as _, MakeRequestUuid};
+use tracing::Instrument as _;
 
 use crate::{app::App, auth::Caller, problem::Problem};
 
@@ -60,53 +58,71 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/workflows/{id}/pause", post(control::pause))
         .route("/workflows/{id}/resume", post(control::resume))
         .route("/journal", get(journal::all))
-        .layer(middleware::from_fn_with_state(Arc::clone(&app), recovered))
         .route("/healthz", get(health::alive))
         .route("/readyz", get(health::ready))
         .fallback(no_such_path)
         .method_not_allowed_fallback(wrong_method)
-        .layer(middleware::from_fn_with_state(Arc::clone(&app), admitted))
-        .layer(middleware::from_fn(audit))
-        .layer(CatchPanicLayer::custom(panicked))
-        .layer(TraceLayer::new_for_http().make_span_with(span).on_failure(()))
-        .layer(PropagateRequestIdLayer::x_request_id())
-        .layer(SetRequestIdLayer::x_request_id(MakeRequestUuid))
-        .layer(middleware::from_fn(short_request_id))
+        // One layer, and not one for each thing: each costs every request a copy of all that is within.
+        .layer(middleware::from_fn_with_state(Arc::clone(&app), pass))
         .with_state(app)
 }
 
-/// Nothing is answered from a journal that is not read yet.
-async fn recovered(State(app): Shared, request: Request, next: Next) -> Response {
-    match app.engine() {
-        Ok(_) => next.run(request).await,
-        Err(problem) => problem.into_response(),
+/// What every request passes through: it gets a name, who asks is found out, and a change leaves a line in the log.
+async fn pass(State(app): Shared, mut request: Request, next: Next) -> Response {
+    let id = named(&mut request);
+    let asked = (!request.method().is_safe()).then(|| Asked::of(&request));
+    let text = id.to_str().unwrap_or_default();
+    // The path only: what stands in a query may be somebody's business.
+    let span = tracing::debug_span!("request", id = text, method = %request.method(), path = request.uri().path());
+    let answered = AssertUnwindSafe(admitted(&app, request, next)).catch_unwind().instrument(span).await;
+    let (caller, mut response) = answered.unwrap_or_else(|panic| (None, panicked(&*panic)));
+    if let Some(asked) = asked {
+        asked.audit(&response, caller.as_ref(), text);
     }
+    response.headers_mut().insert(REQUEST_ID, id);
+    response
+}
+
+/// The name of the request, in its header: a client's own if it is a short text, otherwise a new one.
+fn named(request: &mut Request) -> HeaderValue {
+    let usable = |id: &&HeaderValue| id.len() <= REQUEST_ID_BYTES_MAX && id.to_str().is_ok();
+    if let Some(id) = request.headers().get(REQUEST_ID).filter(usable) {
+        return id.clone();
+    }
+    let id = MakeRequestUuid.make_request_id(request).expect("it always makes one").into_header_value();
+    request.headers_mut().insert(REQUEST_ID, id.clone());
+    id
 }
 
 /// Finds out who asks, and lets nobody else in; whether the process lives and can work is everybody's to know.
-async fn admitted(State(app): Shared, mut request: Request, next: Next) -> Response {
+async fn admitted(app: &Arc<App>, mut request: Request, next: Next) -> (Option<Caller>, Response) {
     let rules = app.rules();
     let caller = match &rules.tokens {
         None => match local_only(request.headers(), true) {
             Ok(()) => Some(Caller::local()),
-            Err(problem) => return problem.into_response(),
+            Err(problem) => return (None, problem.into_response()),
         },
         // A browser sends no token by itself: under which name it has found us does not matter.
         Some(tokens) => match (local_only(request.headers(), false), tokens.caller(request.headers())) {
-            (Err(problem), _) => return problem.into_response(),
+            (Err(problem), _) => return (None, problem.into_response()),
             (Ok(()), caller) => caller,
         },
     };
     let is_public = PUBLIC.contains(&request.uri().path());
     if caller.is_none() && !is_public {
-        return Problem::unauthenticated().into_response();
+        return (None, Problem::unauthenticated().into_response());
     }
-    let Some(caller) = caller else { return next.run(request).await };
-    request.extensions_mut().insert(caller.clone());
-    let mut response = next.run(request).await;
-    // For the log of changes.
-    response.extensions_mut().insert(caller);
-    response
+    // Nothing is answered from a journal that is not read yet.
+    if !is_public
+        && request.extensions().get::<MatchedPath>().is_some()
+        && let Err(problem) = app.engine()
+    {
+        return (caller, problem.into_response());
+    }
+    if let Some(caller) = &caller {
+        request.extensions_mut().insert(caller.clone());
+    }
+    (caller, next.run(request).await)
 }
 
 /// A page of another site must not act through its visitor's browser: neither from its own origin, nor, where the port
@@ -138,40 +154,27 @@ fn is_loopback(host: &str) -> bool {
         || name.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
-/// Each change that is asked for, and what came of it, is a line in the program's log.
-async fn audit(request: Request, next: Next) -> Response {
-    if request.method().is_safe() {
-        return next.run(request).await;
+/// A change that is asked for.
+struct Asked {
+    method: Method,
+    path: String,
+    begun: Instant,
+}
+
+impl Asked {
+    fn of(request: &Request) -> Self {
+        Self { method: request.method().clone(), path: request.uri().path().to_owned(), begun: Instant::now() }
     }
-    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-    let id = request_id(&request).to_owned();
-    let begun = Instant::now();
-    let response = next.run(request).await;
-    let status = response.status().as_u16();
-    let location = response.headers().get(header::LOCATION).and_then(|at| at.to_str().ok());
-    let millis = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
-    let who = response.extensions().get::<Caller>().map_or("nobody", Caller::name);
-    tracing::info!(who, %method, path, status, location, millis, request = id, "asked");
-    response
-}
 
-fn request_id(request: &Request) -> &str {
-    request.headers().get(REQUEST_ID).and_then(|id| id.to_str().ok()).unwrap_or_default()
-}
-
-/// A client's own request id is kept if it is a short text; otherwise it gets a new one.
-async fn short_request_id(mut request: Request, next: Next) -> Response {
-    let usable = |id: &HeaderValue| id.len() <= REQUEST_ID_BYTES_MAX && id.to_str().is_ok();
-    if !request.headers().get(REQUEST_ID).is_none_or(usable) {
-        request.headers_mut().remove(REQUEST_ID);
+    /// Each change that is asked for, and what came of it, is a line in the program's log.
+    fn audit(self, response: &Response, caller: Option<&Caller>, id: &str) {
+        let Self { method, path, begun } = self;
+        let status = response.status().as_u16();
+        let location = response.headers().get(header::LOCATION).and_then(|at| at.to_str().ok());
+        let millis = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let who = caller.map_or("nobody", Caller::name);
+        tracing::info!(who, %method, path, status, location, millis, request = id, "asked");
     }
-    next.run(request).await
-}
-
-fn span(request: &Request) -> tracing::Span {
-    let id = request_id(request);
-    // The path only: what stands in a query may be somebody's business.
-    tracing::debug_span!("request", id, method = %request.method(), path = request.uri().path())
 }
 
 async fn no_such_path(uri: Uri) -> Problem {
@@ -182,7 +185,7 @@ async fn wrong_method(method: Method, uri: Uri) -> Problem {
     Problem::method_not_allowed(&method, uri.path())
 }
 
-fn panicked(panic: Box<dyn std::any::Any + Send>) -> Response {
+fn panicked(panic: &(dyn std::any::Any + Send)) -> Response {
     let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
     tracing::error!(panic = text.unwrap_or("?"), "a request met a fault in cairn");
     Problem::internal().into_response()

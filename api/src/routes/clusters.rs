@@ -11,8 +11,8 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 use cairn_engine::{
-    Amounts, Engine, Hash, IdempotencyKey, NewSubmission, OnFailure, Outcome, Quota, Service, SubmitError, Tenant,
-    WorkflowId, WorkflowState, fold, store::Refusal,
+    Amounts, Engine, Following, Hash, IdempotencyKey, NewSubmission, OnFailure, Outcome, Quota, Service, Settled,
+    SubmitError, Tenant, WorkflowId, WorkflowState, fold, store::Refusal,
 };
 use cairn_steps::{
     input::Input,
@@ -48,8 +48,8 @@ struct Created {
 }
 
 /// What a client asks for.
-struct Asked {
-    caller: Caller,
+struct Asked<'a> {
+    caller: &'a Caller,
     request: Request,
     tenant: Tenant,
     service: Service,
@@ -73,40 +73,107 @@ pub(crate) async fn create(
     let key = extract::idempotency_key(&headers)?;
     let engine = app.engine()?;
     let body_hash = Hash(*blake3::hash(&body).as_bytes());
-    if key.is_some()
-        && let Some(tenant) = tenant_of(&body).filter(|tenant| caller.sees(tenant))
-        && let Some(submitted) = submitted_before(engine, &tenant, key.as_ref(), body_hash).await?
-    {
-        return answer(&app, engine, submitted, true, wait).await;
+    let accepted = match submitted(&app, engine, &caller, key.clone(), &body, body_hash, dry_run).await {
+        Ok(Made::Plan(plan)) => return Ok(plan),
+        Ok(Made::Workflow(accepted)) => accepted,
+        // Whatever speaks against it by now: a repetition has its answer already. Asked only here, since most are none.
+        Err(problem) => {
+            let tenant = tenant_of(&body).filter(|tenant| caller.sees(tenant));
+            let before = match tenant {
+                Some(tenant) => submitted_before(engine, &tenant, key.as_ref(), body_hash).await?,
+                None => None,
+            };
+            Accepted::again(before.ok_or(problem)?)
+        }
+    };
+    answer(&app, engine, accepted, wait).await
+}
+
+/// What a request has come to.
+enum Made {
+    Workflow(Accepted),
+    /// What it would do, which was all that was asked for.
+    Plan(Response),
+}
+
+/// A creation that is on the disk.
+struct Accepted {
+    submitted: WorkflowState,
+    /// It was submitted before, by the same request.
+    again: bool,
+    /// Follows it to its end; none if it may have ended long since.
+    following: Option<Following>,
+}
+
+impl Accepted {
+    fn again(submitted: WorkflowState) -> Self {
+        Self { submitted, again: true, following: None }
     }
-    let asked = Asked::new(&app, caller, key, &body, body_hash)?;
+
+    /// The workflow once it is finished or parked; `None` if that takes too long, or the program ends.
+    async fn settled(self, app: &App, engine: &Engine, wait: Duration) -> Option<Settled> {
+        let workflow = self.submitted.id();
+        let settled = async move {
+            match self.following {
+                Some(mut following) => following.settled().await,
+                None => {
+                    let state = engine.settled(workflow).await.ok()?;
+                    Some(Settled { state: Arc::new(state), entries: engine.entries(workflow).await.ok()? })
+                }
+            }
+        };
+        tokio::select! {
+            // Whatever speaks against an answer now, the submission is durable, and 202 says where to ask.
+            settled = tokio::time::timeout(wait, settled) => settled.ok()?,
+            () = app.stopping.cancelled() => None,
+        }
+    }
+}
+
+/// Submits the creation that the body asks for, or says what it would do.
+async fn submitted(
+    app: &App,
+    engine: &Engine,
+    caller: &Caller,
+    key: Option<IdempotencyKey>,
+    body: &[u8],
+    body_hash: Hash,
+    dry_run: bool,
+) -> Result<Made, Problem> {
+    let asked = Asked::new(app, caller, key, body, body_hash)?;
     let lock = app.services.lock(&asked.tenant, &asked.service).await;
-    let input = asked.input(&app, engine).await?;
+    let input = there::creation(engine, &asked.request, &app.elastic).await?;
     let submission = asked.submission(&input)?;
     if dry_run {
         drop(lock);
-        return plan_creation(&app, engine, input, submission).await;
+        return plan_creation(app, engine, input, submission).await.map(Made::Plan);
     }
-    let (submitted, again) = submit(engine, submission).await?;
-    drop(lock);
-    answer(&app, engine, submitted, again, wait).await
+    let accepted = match engine.submit_and_follow(submission).await {
+        Ok((submitted, following)) => Accepted { submitted, again: false, following: Some(following) },
+        Err(SubmitError::Refused(Refusal::KeyUsed { workflow, same_body: true })) => {
+            Accepted::again(as_submitted(engine, workflow).await?)
+        }
+        Err(error) => return Err(error.into()),
+    };
+    Ok(Made::Workflow(accepted))
 }
 
 /// 202 and the workflow, or, for a client that waits, how it ended.
 async fn answer(
     app: &Arc<App>,
     engine: &Engine,
-    submitted: WorkflowState,
-    again: bool,
+    accepted: Accepted,
     wait: Option<Duration>,
 ) -> Result<Response, Problem> {
-    if let Some(wait) = wait
-        && let Some(state) = settled(app, engine, submitted.id(), wait).await
-        && let Some(answer) = ended(engine, &state, again).await?
+    let again = accepted.again;
+    let Some(wait) = wait else { return Ok(self::accepted(&accepted.submitted, again)) };
+    let submitted = accepted.submitted.clone();
+    if let Some(settled) = accepted.settled(app, engine, wait).await
+        && let Some(answer) = ended(engine, &settled, again).await?
     {
         return Ok(answer);
     }
-    Ok(accepted(&submitted, again))
+    Ok(self::accepted(&submitted, again))
 }
 
 /// Whose request this is, as far as it says: enough to look a key up, before anything else of it is judged.
@@ -116,10 +183,10 @@ fn tenant_of(body: &[u8]) -> Option<Tenant> {
     Some(Tenant::new(user.as_str()))
 }
 
-impl Asked {
+impl<'a> Asked<'a> {
     fn new(
         app: &App,
-        caller: Caller,
+        caller: &'a Caller,
         key: Option<IdempotencyKey>,
         body: &[u8],
         body_hash: Hash,
@@ -132,19 +199,6 @@ impl Asked {
         let service = Service::new(request.service_name.as_str());
         let quota = rules.quota(&tenant);
         Ok(Self { caller, request, tenant, service, key, body_hash, quota })
-    }
-
-    /// The request, and the data that it goes on with, if there is any.
-    async fn input(&self, app: &App, engine: &Engine) -> Result<Input, Problem> {
-        match there::creation(engine, &self.request, &app.elastic).await {
-            // It may have been submitted while this one waited for the lock.
-            Err(_) if self.again(engine).await?.is_some() => Ok(Input::creation(self.request.clone())),
-            input => input,
-        }
-    }
-
-    async fn again(&self, engine: &Engine) -> Result<Option<WorkflowState>, Problem> {
-        submitted_before(engine, &self.tenant, self.key.as_ref(), self.body_hash).await
     }
 
     fn submission(&self, input: &Input) -> Result<NewSubmission, Problem> {
@@ -176,8 +230,8 @@ pub(super) async fn submitted_before(
     key: Option<&IdempotencyKey>,
     body_hash: Hash,
 ) -> Result<Option<WorkflowState>, Problem> {
-    let (tenant, Some(key)) = (tenant.clone(), key.cloned()) else { return Ok(None) };
-    match engine.read(move |store| store.submission(&tenant, &key)).await? {
+    let Some(key) = key else { return Ok(None) };
+    match engine.look(|store| store.submission(tenant, key))? {
         None => Ok(None),
         Some(found) if found.body_hash == body_hash => Ok(Some(as_submitted(engine, found.workflow).await?)),
         Some(found) => Err(Refusal::KeyUsed { workflow: found.workflow, same_body: false }.into()),
@@ -225,12 +279,12 @@ pub(super) fn accepted(submitted: &WorkflowState, again: bool) -> Response {
 
 /// 201 with the cluster as it was created and its reports, or 500 with the report of the failure. What has become of it since is
 /// another workflow's answer.
-async fn ended(engine: &Engine, state: &WorkflowState, again: bool) -> Result<Option<Response>, Problem> {
+async fn ended(engine: &Engine, settled: &Settled, again: bool) -> Result<Option<Response>, Problem> {
+    let Settled { state, entries } = settled;
     if state.outcome() != Some(Outcome::Succeeded) {
         return Err(Problem::failed(state.id(), Report::of_failure(state).as_ref()));
     }
-    let entries = engine.entries(state.id()).await?;
-    let reports = reports(&entries).map_err(|_| Problem::internal())?;
+    let reports = reports(entries).map_err(|_| Problem::internal())?;
     let Some(container) = TenantContainer::of(&record_after(engine, state).await?) else { return Ok(None) };
     let at = format!("/tenant/containers/{}/{}", container.user, container.service_name);
     let status = if again { StatusCode::OK } else { StatusCode::CREATED };

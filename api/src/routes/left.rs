@@ -17,10 +17,12 @@ const PAGE: usize = 100;
 /// [`Problem`] if the journal cannot be read.
 pub(super) async fn record_after(engine: &Engine, state: &WorkflowState) -> Result<ServiceRecord, Problem> {
     let submitted = state.submitted();
-    let (tenant, service) = (submitted.tenant.clone(), submitted.service.clone());
-    let now = engine.read(move |store| store.service(&tenant, &service)).await?;
-    if let Some(record) = now.filter(|record| record.workflow == state.id() && !record.busy) {
-        return Ok(record);
+    // A creation took nothing over: its own state says it all.
+    if submitted.effect != Effect::Create {
+        let now = engine.look(|store| store.service(&submitted.tenant, &submitted.service))?;
+        if let Some(record) = now.filter(|record| record.workflow == state.id() && !record.busy) {
+            return Ok(record);
+        }
     }
     let Before { created, record } = Before::of(engine, state).await?;
     let gone = submitted.effect == Effect::Delete;

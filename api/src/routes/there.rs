@@ -35,8 +35,7 @@ pub(super) struct Deletion {
 impl There {
     /// Of this service; `None` if there never was one.
     pub(super) async fn of(engine: &Engine, tenant: &Tenant, service: &Service) -> Result<Option<Self>, Problem> {
-        let (tenant, service) = (tenant.clone(), service.clone());
-        let Some(record) = engine.read(move |store| store.service(&tenant, &service)).await? else { return Ok(None) };
+        let Some(record) = engine.look(|store| store.service(tenant, service))? else { return Ok(None) };
         let last = engine.state(record.workflow).await?.ok_or_else(|| unreadable(record.workflow))?;
         Ok(Some(Self { record, last }))
     }
