@@ -4,6 +4,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
+use std::time::Duration;
 
 use cairn_engine::{Clock, Engine, Service, SystemClock, Tenant, Timestamp, WorkflowId};
 use cairn_steps::{elastic::Elastic, gitlab::GitLab, overlay::Overlay};
@@ -11,6 +12,9 @@ use tokio::sync::OwnedMutexGuard;
 use tokio_util::sync::CancellationToken;
 
 use crate::{auth::Caller, cluster::ClusterCheck, config::Rules, problem::Problem};
+
+/// So long a creation waits for views that are too far behind, before it is refused.
+const VIEWS_WAIT_MAX: Duration = Duration::from_secs(2);
 
 /// What the routes share.
 pub(crate) struct App {
@@ -26,6 +30,8 @@ pub(crate) struct App {
     pub(crate) overlay: Option<Arc<Overlay>>,
     /// Whether vectors that do not fit are refused, instead of warned of.
     pub(crate) strict_sizing: bool,
+    /// How far behind the journal the views may be.
+    pub(crate) views_behind: Duration,
     /// For whoever makes a submission out of what is there.
     pub(crate) services: ServiceLocks,
     /// Set when the program is about to end: whoever waits for something answers now.
@@ -38,6 +44,7 @@ impl App {
         Self {
             overlay: None,
             strict_sizing: false,
+            views_behind: Duration::MAX,
             engine: OnceLock::new(),
             gitlab: GitLab::new(rules.gitlab.clone()),
             rules: RwLock::new(Arc::new(rules)),
@@ -56,6 +63,11 @@ impl App {
     /// The same, refusing vectors that do not fit, or only warning of them.
     pub(crate) fn sizing_strictly(self, strict_sizing: bool) -> Self {
         Self { strict_sizing, ..self }
+    }
+
+    /// The same, with views that may be so far behind the journal.
+    pub(crate) fn with_views_behind(self, views_behind: Duration) -> Self {
+        Self { views_behind, ..self }
     }
 
     /// Recovery is done: the routes are open. Only the first call counts.
@@ -87,6 +99,15 @@ impl App {
             true => Ok(engine),
             false => Err(Problem::no_such_workflow(workflow)),
         }
+    }
+
+    /// Returns once the views are not too far behind the journal for another creation.
+    ///
+    /// # Errors
+    /// [`Problem`] if that takes longer than a client should be kept waiting.
+    pub(crate) async fn views_in_time(&self, engine: &Engine) -> Result<(), Problem> {
+        let in_time = engine.views_in_time(self.views_behind);
+        tokio::time::timeout(VIEWS_WAIT_MAX, in_time).await.map_err(|_| Problem::views_behind(self.views_behind))
     }
 
     /// The rules in force now.

@@ -35,6 +35,8 @@ const PORT: u16 = 8080;
 pub(crate) const DATA: &str = "cairn-data";
 /// The most connections at once.
 const CONNECTIONS: usize = 1024;
+/// How far behind the journal the views may be.
+const VIEWS_BEHIND: Duration = Duration::from_secs(30);
 /// How long attempts in hand may take when the program ends.
 const GRACE: Duration = Duration::from_secs(10);
 
@@ -57,6 +59,8 @@ pub(crate) struct Settings {
     pub(crate) log: PathBuf,
     /// The most connections at once.
     pub(crate) connections: usize,
+    /// How far behind the journal the views may be before new creations have to wait for them.
+    pub(crate) views_behind: Duration,
     /// How long attempts in hand may take when the program ends.
     pub(crate) grace: Duration,
     /// How much may be under way at once.
@@ -193,6 +197,10 @@ impl Settings {
             let text = file.grace.as_deref()?;
             duration(text).map_err(|error| errors.push(format!("grace: {error}"))).ok()
         });
+        let views_behind =
+            file.limits.views_behind.as_deref().and_then(|text| {
+                duration(text).map_err(|error| errors.push(format!("limits.views_behind: {error}"))).ok()
+            });
         let data = shared.places.data.clone().or(file.data.clone()).unwrap_or_else(|| DATA.into());
         let views = shared.places.views.clone().or(file.views.clone()).unwrap_or_else(|| data.join("views"));
         let log = shared.places.log.clone().or(file.log.clone()).unwrap_or_else(|| views.join("deployment.log"));
@@ -210,6 +218,7 @@ impl Settings {
                 .or(file.log_filter.clone())
                 .unwrap_or_else(|| DEFAULT_FILTER.to_owned()),
             connections,
+            views_behind: views_behind.unwrap_or(VIEWS_BEHIND),
             grace: grace.unwrap_or(GRACE),
             limits,
             kubeconfig: file.kubeconfig.clone(),

@@ -50,7 +50,8 @@ pub(crate) async fn run(settings: Settings, testing: Testing, cluster: Cluster) 
     let port = address.port();
     let check = ClusterCheck::new(cluster.clone());
     let app = App::new(settings.rules.clone(), settings.elastic.clone(), check);
-    let app = Arc::new(app.with_overlay(overlay.clone()).sizing_strictly(settings.strict_sizing));
+    let app = app.with_overlay(overlay.clone()).with_views_behind(settings.views_behind);
+    let app = Arc::new(app.sizing_strictly(settings.strict_sizing));
     let connections = settings.connections;
     // The port is open before recovery: whoever asks hears 503 instead of nothing.
     let serving =
@@ -142,7 +143,7 @@ async fn open(
     })
     .await?;
     if testing.instead.is_none_or(|instead| instead.views) {
-        engine.project(Box::new(Views::new(&settings.views, &settings.log)));
+        engine.project(Box::new(Views::new(&settings.views, &settings.log))).context("starting the views")?;
     }
     Ok(engine)
 }

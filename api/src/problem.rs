@@ -115,6 +115,15 @@ impl Problem {
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, "body-too-large", "The body is too large", detail).closing()
     }
 
+    /// More is being done than the views can be written of.
+    pub(crate) fn views_behind(limit: Duration) -> Self {
+        let detail = format!(
+            "the report files are more than {} seconds behind: nothing was recorded; try again once they have caught up",
+            limit.as_secs()
+        );
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "views-behind", "The views are behind", detail).retry_after(LATER)
+    }
+
     /// The body took longer than it may.
     pub(crate) fn too_slow(limit: Duration) -> Self {
         let detail = format!("a body has to arrive within {} seconds", limit.as_secs());

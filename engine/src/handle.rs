@@ -8,8 +8,9 @@ mod submit;
 mod watchers;
 
 use std::{
+    io,
     sync::{
-        Arc,
+        Arc, RwLock, RwLockReadGuard,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -26,7 +27,7 @@ use crate::{
     fact::Fact,
     ids::{CommitNumber, Sequence, StepName, Timestamp, Who, WorkflowId},
     journal::writer::Writer,
-    projector::{self, Projection},
+    projector::{self, Gauge, Projection, ViewHealth},
     recovery,
     state::{IllegalFact, WorkflowState, fold},
     store::{Store, StoreError},
@@ -132,6 +133,8 @@ pub struct Health {
     pub active: usize,
     /// Attempts in flight.
     pub in_flight: usize,
+    /// How far each view is behind the journal.
+    pub views: Vec<ViewHealth>,
 }
 
 /// An open engine. Cheap to clone; all clones are the same engine.
@@ -157,6 +160,7 @@ struct Inner {
     /// Executor and writer: they end first.
     core: Mutex<Vec<JoinHandle<()>>>,
     projectors: Mutex<Vec<JoinHandle<()>>>,
+    views: RwLock<Vec<Arc<Gauge>>>,
 }
 
 impl Engine {
@@ -194,7 +198,7 @@ impl Engine {
             let _ = events.send(Event::Begin(Box::new(state)));
         }
         let executing = executor::start(parts, waiting, events.clone());
-        tokio::spawn(end_watches(writer.stopped(), Arc::clone(&watchers)));
+        threads::spawn(end_watches(writer.stopped(), Arc::clone(&watchers)));
         let inner = Inner {
             store,
             definitions,
@@ -211,6 +215,7 @@ impl Engine {
             closed: watch::channel(false).0,
             core: Mutex::new(vec![executing, writing]),
             projectors: Mutex::default(),
+            views: RwLock::default(),
         };
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -416,6 +421,7 @@ impl Engine {
             unrecoverable: self.inner.watchers.all_unrecoverable(),
             active: self.inner.gauges.active.load(Ordering::Relaxed),
             in_flight: self.inner.gauges.in_flight.load(Ordering::Relaxed),
+            views: self.views().iter().map(|view| view.health()).collect(),
         }
     }
 
@@ -431,14 +437,31 @@ impl Engine {
     }
 
     /// Keeps `projection` in step with the journal from here on.
-    pub fn project(&self, projection: Box<dyn Projection>) {
-        let task = projector::start(
-            Arc::clone(&self.inner.store),
-            self.inner.head.clone(),
-            self.inner.closed.subscribe(),
-            projection,
-        );
-        self.inner.projectors.lock().unwrap_or_else(PoisonError::into_inner).push(task);
+    ///
+    /// # Errors
+    /// If there is no thread to be had for it.
+    pub fn project(&self, projection: Box<dyn Projection>) -> io::Result<()> {
+        let Inner { store, clock, head, closed, views, projectors, .. } = &*self.inner;
+        let gauge = Arc::new(Gauge::new(projection.name(), Arc::clone(clock), head.clone()));
+        let closed = closed.subscribe();
+        let task = projector::start(Arc::clone(store), head.clone(), closed, projection, Arc::clone(&gauge))?;
+        projectors.lock().unwrap_or_else(PoisonError::into_inner).push(task);
+        views.write().unwrap_or_else(PoisonError::into_inner).push(gauge);
+        Ok(())
+    }
+
+    /// Returns once no view is further behind the journal than that, of those that can be written and have taken in what an
+    /// earlier engine left: at once, as long as they keep up.
+    pub async fn views_in_time(&self, behind: Duration) {
+        loop {
+            let late = self.views().iter().find(|view| view.is_late(behind)).cloned();
+            let Some(late) = late else { return };
+            late.in_time(behind).await;
+        }
+    }
+
+    fn views(&self) -> RwLockReadGuard<'_, Vec<Arc<Gauge>>> {
+        self.inner.views.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Accepts nothing more, starts nothing more, lets what is in hand finish within `grace`, brings the views up to

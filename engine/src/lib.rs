@@ -48,7 +48,7 @@ pub use ids::{
     Attempt, CommitNumber, DefinitionName, FencingToken, Hash, IdempotencyKey, Json, JsonError, ResourceName, Sequence,
     Service, StepName, Tenant, Timestamp, Who, WorkflowId,
 };
-pub use projector::{Projection, catch_up};
+pub use projector::{Projection, ViewHealth, catch_up};
 pub use retry::RetryPolicy;
 pub use state::{Compensation, IllegalFact, Phase, Progress, Stage, WorkflowState, fold};
 pub use step::{Residue, Step, StepContext, StepError};

@@ -1,24 +1,46 @@
 //! Keeps views in step with the journal: each from its own durable cursor, in journal order.
 //!
-//! - A view's cursor moves after its writes, never before: a crash repeats writes, and every write is idempotent.
+//! - A view's cursor moves after its writes are durable, never before: a crash repeats writes, and every write is idempotent.
+//! - What is taken in is shown at once, and made durable seldom, much at a time: the journal has it, so a crash costs some
+//!   repetition, and nothing else.
 //! - A view that cannot be written stops nobody: it is tried again, and catches up.
-//! - Views lag behind the journal, never lead it. One that was made of another journal, or of this one before an older
-//!   backup was put back, is made anew: its cursor keeps a hash to know that.
+//! - Views lag behind the journal, never lead it. By how much is told: see [`ViewHealth`].
+//! - Views give way to what they are views of: their threads have less of a claim on the processor than all others.
+//! - One that was made of another journal, or of this one before an older backup was put back, is made anew: its cursor keeps
+//!   a hash to know that.
 
-use std::{collections::HashMap, io, sync::Arc, time::Duration};
+mod lag;
+mod thread;
+
+use std::{
+    collections::HashMap,
+    io,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use tokio::sync::watch;
 
+pub(crate) use self::lag::Gauge;
+pub use self::lag::ViewHealth;
+use self::thread::Thread;
 use crate::{
     entry::{Commit, Entry},
-    ids::{CommitNumber, WorkflowId},
+    ids::{CommitNumber, Hash, WorkflowId},
     state::{Phase, WorkflowState, fold},
     store::Store,
     threads::{self, JoinHandle},
 };
 
-/// Commits taken at once: the cursor moves after each batch.
-const BATCH: usize = 256;
+/// About how many entries are taken in at once, and the most commits that they may be in.
+const BATCH_ENTRIES: usize = 4_096;
+const BATCH_COMMITS: usize = 256;
+/// After so many entries a view is made durable, whatever follows: after a crash no more are taken in again.
+const COMMIT_ENTRIES: usize = 200_000;
+/// A view is made durable so long after it has changed.
+const COMMIT_AFTER: Duration = Duration::from_secs(5);
+/// So long is waited for more before it is taken in: a commit at a time would cost many times as much.
+const GATHER: Duration = Duration::from_millis(5);
 /// The longest wait before a view that could not be written is tried again.
 const RETRY_MAX: Duration = Duration::from_secs(10);
 
@@ -40,11 +62,19 @@ pub trait Projection: Send + 'static {
     /// If the view cannot be written: it is begun again from its cursor.
     fn project(&mut self, entry: &Entry, state: &WorkflowState) -> io::Result<()>;
 
-    /// Everything up to and with `last` was taken in: makes that durable, then moves the cursor, which keeps the hash.
+    /// Everything up to and with the commit of this number and hash was taken in: whoever reads the view is to see it from
+    /// here on. What is costly may wait: this is called again after the time that is returned, though nothing may have come.
     ///
     /// # Errors
     /// If the view cannot be written: it is begun again from its cursor.
-    fn commit(&mut self, last: &Commit, store: &dyn Store) -> io::Result<()>;
+    fn show(&mut self, last: (CommitNumber, Hash), store: &dyn Store) -> io::Result<Option<Duration>>;
+
+    /// Makes durable what was shown, then moves the cursor, which keeps the hash. What can be made again without the cursor
+    /// may still wait, if this is not the last time.
+    ///
+    /// # Errors
+    /// If the view cannot be written: it is begun again from its cursor.
+    fn commit(&mut self, store: &dyn Store, is_last: bool) -> io::Result<()>;
 }
 
 /// Brings `projection` up to the journal's last commit and returns its number. For views that are rebuilt while no
@@ -53,56 +83,79 @@ pub trait Projection: Send + 'static {
 /// # Errors
 /// If the view cannot be written, or the journal not be read.
 pub fn catch_up(store: &dyn Store, projection: &mut dyn Projection) -> io::Result<CommitNumber> {
-    advance(store, projection, &mut States::default(), CommitNumber(u64::MAX))
+    let mut states = States::default();
+    let at = advance(store, projection, &mut states, CommitNumber(u64::MAX), |_| {})?;
+    states.commit(store, projection, true)?;
+    Ok(at)
 }
 
 /// Starts the task that keeps `projection` in step until `closed`, and then once more up to the end.
+///
+/// # Errors
+/// If there is no thread to be had.
 pub(crate) fn start(
     store: Arc<dyn Store>,
     mut head: watch::Receiver<CommitNumber>,
     mut closed: watch::Receiver<bool>,
     projection: Box<dyn Projection>,
-) -> JoinHandle<()> {
-    threads::spawn(async move {
-        let name = projection.name();
-        let mut projection = Some((projection, States::default()));
-        let mut delay = Duration::from_millis(100);
+    gauge: Arc<Gauge>,
+) -> io::Result<JoinHandle<()>> {
+    let name = projection.name();
+    let thread = Thread::start(name)?;
+    let mut taken = Some((projection, States::default()));
+    let mut delay = Duration::from_millis(100);
+    Ok(threads::spawn(async move {
         loop {
             let closing = *closed.borrow();
+            // In this order: what is the last commit then was there at that time.
+            let time = gauge.time();
             let seen = *head.borrow_and_update();
-            let (Some((mut view, mut states)), store) = (projection.take(), Arc::clone(&store)) else { return };
-            let done = threads::spawn_blocking(move || {
-                let result = advance(store.as_ref(), view.as_mut(), &mut states, seen);
+            let (Some((mut view, mut states)), store) = (taken.take(), Arc::clone(&store)) else { return };
+            let shown = Arc::clone(&gauge);
+            let done = thread.run(move || {
+                let result = advance(store.as_ref(), view.as_mut(), &mut states, seen, |last| shown.shown(last));
+                let result = result.and_then(|_| {
+                    shown.caught_up(time);
+                    states.on_time(store.as_ref(), view.as_mut(), closing)
+                });
                 (result, view, states)
-            })
-            .await;
-            let Ok((result, view, states)) = done else {
+            });
+            let Some((result, view, states)) = done.await else {
                 tracing::error!(view = name, "the view has panicked; it is behind until the next start");
-                return;
+                return gauge.failed("it has met a fault in cairn, and goes on at the next start".to_owned());
             };
             let failed = result.is_err();
             if let Err(error) = result {
                 tracing::warn!(view = name, %error, "the view cannot be written; it is tried again");
+                gauge.failed(error.to_string());
             }
-            // After a fault it begins again from its cursor, with states of its own.
-            projection = Some((view, if failed { States::default() } else { states }));
             if closing {
                 return;
             }
+            let due = if failed { Some(Instant::now() + delay) } else { states.due() };
+            // After a fault it begins again from its cursor, with states of its own.
+            taken = Some((view, if failed { States::default() } else { states }));
             let more = async {
-                if failed {
-                    threads::sleep(delay).await;
-                } else if head.changed().await.is_err() {
+                // After a fault only the time lets it go on.
+                if failed || head.changed().await.is_err() {
                     std::future::pending::<()>().await;
+                }
+                threads::sleep(GATHER).await;
+            };
+            let due = async {
+                match due {
+                    Some(due) => threads::sleep_until(due.into()).await,
+                    None => std::future::pending().await,
                 }
             };
             tokio::select! {
                 () = more => {}
+                () = due => {}
                 _ = closed.wait_for(|closed| *closed) => {}
             }
             delay = if failed { (delay * 2).min(RETRY_MAX) } else { Duration::from_millis(100) };
         }
-    })
+    }))
 }
 
 /// Takes in what follows, up to `until` at least or the journal's end; returns how far the view is then.
@@ -111,17 +164,23 @@ fn advance(
     view: &mut dyn Projection,
     states: &mut States,
     until: CommitNumber,
+    shown: impl Fn(&Commit),
 ) -> io::Result<CommitNumber> {
     let mut at = match states.at {
         Some(at) => at,
         None => view.cursor(store)?,
     };
     while at < until {
-        let commits = store.commits(at, BATCH).map_err(io::Error::other)?;
+        let commits = store.commits(at, states.batch.clamp(1, BATCH_COMMITS)).map_err(io::Error::other)?;
         let Some(last) = commits.last() else { break };
         at = last.number;
         states.take_in(&commits, store, view)?;
-        view.commit(last, store)?;
+        states.show((last.number, last.hash), store, view)?;
+        states.at = Some(at);
+        shown(last);
+        if states.uncommitted >= COMMIT_ENTRIES {
+            states.commit(store, view, false)?;
+        }
     }
     states.at = Some(at);
     Ok(at)
@@ -132,18 +191,64 @@ fn advance(
 struct States {
     at: Option<CommitNumber>,
     live: HashMap<WorkflowId, WorkflowState>,
+    /// How many commits are taken in next.
+    batch: usize,
+    /// Entries taken in since the view was made durable.
+    uncommitted: usize,
+    /// When it is to be made durable, if it has changed.
+    commit_at: Option<Instant>,
+    /// What was shown last, and when it is to be shown again.
+    shown: (CommitNumber, Hash),
+    show_at: Option<Instant>,
 }
 
 impl States {
     fn take_in(&mut self, commits: &[Commit], store: &dyn Store, view: &mut dyn Projection) -> io::Result<()> {
+        let mut count = 0;
         for entry in commits.iter().flat_map(|commit| &commit.entries) {
             let state = self.after(entry, store)?;
             view.project(entry, state)?;
             if matches!(state.phase(), Phase::Finished { .. }) {
                 self.live.remove(&entry.workflow);
             }
+            count += 1;
+        }
+        // As many as have about so many entries, if those that follow are like these.
+        self.batch = commits.len() * BATCH_ENTRIES / count.max(1);
+        self.uncommitted += count;
+        self.commit_at.get_or_insert_with(|| Instant::now() + COMMIT_AFTER);
+        Ok(())
+    }
+
+    fn show(&mut self, last: (CommitNumber, Hash), store: &dyn Store, view: &mut dyn Projection) -> io::Result<()> {
+        let again = view.show(last, store)?;
+        (self.shown, self.show_at) = (last, again.map(|delay| Instant::now() + delay));
+        Ok(())
+    }
+
+    /// Makes the view durable, and its cursor after it.
+    fn commit(&mut self, store: &dyn Store, view: &mut dyn Projection, is_last: bool) -> io::Result<()> {
+        view.commit(store, is_last)?;
+        (self.uncommitted, self.commit_at) = (0, None);
+        Ok(())
+    }
+
+    /// Does what it is time for.
+    fn on_time(&mut self, store: &dyn Store, view: &mut dyn Projection, closing: bool) -> io::Result<()> {
+        let now = Instant::now();
+        let is_due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
+        if is_due(self.show_at) {
+            self.show(self.shown, store, view)?;
+        }
+        if closing || is_due(self.commit_at) {
+            self.commit(store, view, closing)?;
         }
         Ok(())
+    }
+
+    /// When it is time for something, if nothing follows.
+    fn due(&self) -> Option<Instant> {
+        self.commit_at.into_iter().chain(self.show_at).min()
     }
 
     /// The state of the entry's workflow after it.
@@ -183,6 +288,7 @@ mod tests {
     #[derive(Default)]
     struct View {
         cursor: CommitNumber,
+        shown: CommitNumber,
         taken: Vec<(WorkflowId, Sequence)>,
         fails_after: Option<usize>,
     }
@@ -206,12 +312,17 @@ mod tests {
             Ok(())
         }
 
-        fn commit(&mut self, last: &Commit, store: &dyn Store) -> io::Result<()> {
+        fn show(&mut self, last: (CommitNumber, Hash), _: &dyn Store) -> io::Result<Option<Duration>> {
+            self.shown = last.0;
+            Ok(None)
+        }
+
+        fn commit(&mut self, store: &dyn Store, _: bool) -> io::Result<()> {
             for commit in store.commits(self.cursor, usize::MAX).map_err(io::Error::other)? {
                 let is_taken = |entry: &Entry| self.taken.contains(&(entry.workflow, entry.sequence));
-                assert!(commit.number > last.number || commit.entries.iter().all(is_taken), "the cursor goes first");
+                assert!(commit.number > self.shown || commit.entries.iter().all(is_taken), "the cursor goes first");
             }
-            self.cursor = last.number;
+            self.cursor = self.shown;
             Ok(())
         }
     }
@@ -248,7 +359,8 @@ mod tests {
         let store = journal();
         let (mut view, mut states) = (View::default(), States::default());
         for until in 0..=store.head().0.0 {
-            advance(&store, &mut view, &mut states, CommitNumber(until)).expect("it can be written");
+            advance(&store, &mut view, &mut states, CommitNumber(until), |_| {}).expect("it can be written");
+            states.commit(&store, &mut view, false).expect("it can be written");
         }
         assert_eq!((view.taken, view.cursor), (all(&store), store.head().0));
     }

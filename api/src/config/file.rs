@@ -50,6 +50,7 @@ pub(crate) struct LimitsFile {
     pub(crate) queue: Option<usize>,
     pub(crate) active: Option<usize>,
     pub(crate) connections: Option<usize>,
+    pub(crate) views_behind: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -141,6 +141,9 @@ async fn submitted(
     dry_run: bool,
 ) -> Result<Made, Problem> {
     let asked = Asked::new(app, caller, key, body, body_hash)?;
+    if !dry_run {
+        app.views_in_time(engine).await?;
+    }
     let lock = app.services.lock(&asked.tenant, &asked.service).await;
     let input = there::creation(engine, &asked.request, &app.elastic).await?;
     let submission = asked.submission(&input)?;

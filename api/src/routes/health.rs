@@ -1,10 +1,13 @@
 //! Whether the process lives, and whether it can work.
 
+use std::time::Duration;
+
 use axum::{
     Extension, Json,
     extract::State,
     response::{IntoResponse as _, Response},
 };
+use cairn_engine::ViewHealth;
 use serde_json::{Value, json};
 
 use super::Shared;
@@ -48,7 +51,13 @@ pub(crate) async fn ready(State(app): Shared, caller: Option<Extension<Caller>>)
     if !failing_names.is_empty() {
         return Problem::not_ready(&checks, &failing_names).into_response();
     }
-    let health = health.filter(|_| known).map(|health| {
+    let health = health.filter(|_| known);
+    // They are behind what is durable, and stand in nobody's way.
+    let views = health.as_ref().and_then(|health| health.views.first()).map(|view| {
+        let ViewHealth { commits_behind, behind, failing, .. } = view;
+        json!({ "commits_behind": commits_behind, "behind_ms": millis(*behind), "failing": failing })
+    });
+    let health = health.map(|health| {
         // They stop nobody else, so they do not make the engine unready; but somebody should look.
         let left_alone: Vec<Value> = health
             .unrecoverable
@@ -57,5 +66,9 @@ pub(crate) async fn ready(State(app): Shared, caller: Option<Extension<Caller>>)
             .collect();
         json!({ "active": health.active, "in_flight": health.in_flight, "left_alone": left_alone })
     });
-    Json(json!({ "ready": true, "checks": checks, "workflows": health })).into_response()
+    Json(json!({ "ready": true, "checks": checks, "workflows": health, "views": views })).into_response()
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }

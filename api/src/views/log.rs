@@ -1,4 +1,4 @@
-//! The deployment log: one line a report, appended and synced as it happens.
+//! The deployment log: one line a report, appended as it happens, and synced before the cursor counts on it.
 //!
 //! - A line: time, user, service, status, message, in that order, so that `grep "{user}.*{service}"` finds it.
 //! - The cursor keeps the log's length. What lies behind it was written just before a crash: the same lines are not
@@ -7,8 +7,10 @@
 
 use std::{
     collections::HashMap,
+    fmt::Write as _,
     fs::{self, File, OpenOptions},
     io::{self, Read as _, Seek as _, SeekFrom, Write as _},
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
 };
 
@@ -23,11 +25,13 @@ pub(crate) struct DeploymentLog {
     /// Lines behind the cursor that are there already, and how often.
     there: HashMap<String, usize>,
     pending: String,
+    /// The file that was last written, and is not synced yet.
+    unsynced: Option<File>,
 }
 
 impl DeploymentLog {
     pub(crate) fn new(path: PathBuf, ours: bool) -> Self {
-        Self { path, ours, there: HashMap::new(), pending: String::new() }
+        Self { path, ours, there: HashMap::new(), pending: String::new(), unsynced: None }
     }
 
     /// Where it is.
@@ -47,6 +51,7 @@ impl DeploymentLog {
     pub(crate) fn open(&mut self, from: u64, begun_anew: bool) -> io::Result<()> {
         self.pending.clear();
         self.there.clear();
+        self.unsynced = None;
         self.look(from, begun_anew).map_err(|error| files::at("open", &self.path, &error))
     }
 
@@ -68,39 +73,67 @@ impl DeploymentLog {
         for line in String::from_utf8_lossy(&tail[..whole]).lines() {
             *self.there.entry(line.to_owned()).or_default() += 1;
         }
+        // Whoever wrote what is there may not have come to syncing it.
+        self.unsynced = Some(file);
         Ok(())
     }
 
     /// Notes the line of this report for the next [`DeploymentLog::flush`].
     pub(crate) fn add(&mut self, report: &Report) {
-        let line = line(report);
-        if let Some(count) = self.there.get_mut(&line)
-            && *count > 0
+        let begin = self.pending.len();
+        write_line(&mut self.pending, report);
+        if !self.there.is_empty()
+            && let Some(count) = self.there.get_mut(&self.pending[begin..])
         {
             *count -= 1;
+            if *count == 0 {
+                self.there.remove(&self.pending[begin..]);
+            }
+            self.pending.truncate(begin);
             return;
         }
-        self.pending.push_str(&line);
         self.pending.push('\n');
     }
 
-    /// Writes what was noted, and returns the log's length then.
+    /// Writes what was noted: readers see it from here on.
     ///
     /// # Errors
     /// If the disk does not take it; the lines are then not forgotten.
-    pub(crate) fn flush(&mut self) -> io::Result<u64> {
+    pub(crate) fn flush(&mut self) -> io::Result<()> {
+        if self.pending.is_empty() {
+            return Ok(());
+        }
         self.write().map_err(|error| files::at("write", &self.path, &error))
     }
 
-    fn write(&mut self) -> io::Result<u64> {
+    fn write(&mut self) -> io::Result<()> {
         // Opened anew each time: a log that was rotated away goes on under its own name.
         let mut file = self.file()?;
-        if !self.pending.is_empty() {
-            file.write_all(self.pending.as_bytes())?;
-            file.sync_data()?;
-            self.pending.clear();
+        if let Some(before) = self.unsynced.take()
+            && before.metadata()?.ino() != file.metadata()?.ino()
+        {
+            before.sync_data()?;
         }
-        Ok(file.metadata()?.len())
+        file.write_all(self.pending.as_bytes())?;
+        self.pending.clear();
+        self.unsynced = Some(file);
+        Ok(())
+    }
+
+    /// Makes durable what was written, and returns the log's length.
+    ///
+    /// # Errors
+    /// If the disk does not take it.
+    pub(crate) fn sync(&mut self) -> io::Result<u64> {
+        let sync = || -> io::Result<u64> {
+            if let Some(file) = &self.unsynced {
+                file.sync_data()?;
+            }
+            Ok(self.file()?.metadata()?.len())
+        };
+        let length = sync().map_err(|error| files::at("sync", &self.path, &error))?;
+        self.unsynced = None;
+        Ok(length)
     }
 
     fn file(&self) -> io::Result<File> {
@@ -119,7 +152,9 @@ impl DeploymentLog {
 }
 
 /// Time, user, service, status, message. Whatever the message holds, it stays one line.
-fn line(report: &Report) -> String {
-    let message: String = report.message.chars().map(|char| if char.is_control() { ' ' } else { char }).collect();
-    format!("{} {} {} {} {message}", report.timestamp, report.user, report.service_name, report.status)
+fn write_line(line: &mut String, report: &Report) {
+    let Report { timestamp, user, service_name, status, message, .. } = report;
+    // Writing into a text cannot fail.
+    let _ = write!(line, "{timestamp} {user} {service_name} {status} ");
+    line.extend(message.chars().map(|char| if char.is_control() { ' ' } else { char }));
 }

@@ -1,8 +1,9 @@
 //! The views of the journal on the disk: report files, deployment log, record files.
 //!
 //! - Each equals the projection of the journal; deleted, it comes back equal at the next start.
-//! - Files are replaced whole ([`files::replace`]); the log only grows, and a line is in it once.
-//! - The cursor moves last: a crash repeats writes, and each of them is idempotent.
+//! - Files are replaced whole; the log only grows, and a line is in it once.
+//! - Nothing is synced by itself: the journal has it all. The cursor moves seldom, and only after everything that it stands
+//!   for was synced, all at once: a crash repeats writes, and each of them is idempotent.
 //! - A cursor that is not of this journal (an older backup was put back, say) is believed in nothing: all is made anew.
 //!
 //! ```text
@@ -19,18 +20,16 @@ mod records;
 mod reports;
 
 use std::{
-    collections::BTreeSet,
     fs, io,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
-use cairn_engine::{
-    Commit, CommitNumber, Entry, Fact, Hash, Projection, Service, Tenant, WorkflowState, catch_up, store::Store,
-};
+use cairn_engine::{CommitNumber, Entry, Fact, Hash, Projection, WorkflowState, catch_up, store::Store};
 use cairn_steps::report::Report;
 use serde::{Deserialize, Serialize};
 
-use self::log::DeploymentLog;
+use self::{files::Files, log::DeploymentLog, records::Records};
 
 const CURSOR: &str = ".cursor";
 /// Commits that changed no view are counted up to here before the cursor moves: after a crash they are looked at again.
@@ -42,12 +41,12 @@ pub(crate) struct Views {
     log: DeploymentLog,
     /// The cursor's file was there once. If it is not any more, somebody has deleted the views.
     cursor_written: bool,
-    /// Services whose record may have changed since the last commit.
-    touched: BTreeSet<(Tenant, Service)>,
-    /// `deployments.json` is to be written, whatever was touched.
-    all_records: bool,
-    /// Reports were written since the last commit.
-    reported: bool,
+    files: Files,
+    records: Records,
+    /// Anything is written that the cursor does not stand for.
+    changed: bool,
+    /// The last commit that is shown: its number and hash.
+    shown: (CommitNumber, Hash),
     /// Where the cursor stands on the disk.
     stands_at: CommitNumber,
 }
@@ -83,9 +82,10 @@ impl Views {
             dir: dir.to_owned(),
             log: DeploymentLog::new(log.to_owned(), ours),
             cursor_written: false,
-            touched: BTreeSet::new(),
-            all_records: true,
-            reported: false,
+            files: Files::below(dir),
+            records: Records::unknown(),
+            changed: false,
+            shown: Default::default(),
             stands_at: CommitNumber::default(),
         }
     }
@@ -119,7 +119,7 @@ impl Views {
             tracing::warn!(views = %self.dir.display(), "somebody has deleted the views: they are made anew at the next start");
             return Ok(());
         }
-        files::replace(&path, &serde_json::to_vec(&cursor).expect("numbers and a name"), None)?;
+        files::replace(&path, &serde_json::to_vec(&cursor).expect("numbers and a name"))?;
         self.cursor_written = true;
         Ok(())
     }
@@ -149,47 +149,49 @@ impl Projection for Views {
         let begun_anew = cursor.is_none();
         let cursor = cursor.unwrap_or_default();
         self.log.open(cursor.log_bytes, begun_anew)?;
-        self.touched.clear();
         // What was written after the cursor moved for the last time is not known.
-        self.all_records = true;
-        self.reported = false;
+        self.files.forget();
+        self.records = Records::unknown();
+        self.changed = false;
+        self.shown = (cursor.commit, cursor.hash);
         self.stands_at = cursor.commit;
         Ok(cursor.commit)
     }
 
     fn project(&mut self, entry: &Entry, state: &WorkflowState) -> io::Result<()> {
         if let Some(report) = Report::of(entry, state) {
-            reports::write(&self.dir, &report)?;
+            reports::write(&mut self.files, &self.dir, &report)?;
             self.log.add(&report);
-            self.reported = true;
+            self.changed = true;
         }
         if changes_records(&entry.fact) {
-            let submitted = state.submitted();
-            self.touched.insert((submitted.tenant.clone(), submitted.service.clone()));
+            self.records.touch(&state.submitted().tenant, &state.submitted().service);
+            self.changed = true;
         }
         Ok(())
     }
 
-    fn commit(&mut self, last: &Commit, store: &dyn Store) -> io::Result<()> {
-        let changed = self.reported || self.all_records || !self.touched.is_empty();
+    fn show(&mut self, last: (CommitNumber, Hash), store: &dyn Store) -> io::Result<Option<Duration>> {
+        self.shown = last;
+        self.log.flush()?;
+        self.records.write_due(&mut self.files, &self.dir, store)?;
+        Ok(self.records.waits())
+    }
+
+    fn commit(&mut self, store: &dyn Store, is_last: bool) -> io::Result<()> {
+        self.records.write_touched(&mut self.files, &self.dir, store)?;
+        // The cursor does not stand for it: it is written at every start.
+        if is_last && self.records.has_changed() {
+            self.records.write_all(&mut self.files, &self.dir, store)?;
+        }
         // Most commits change nothing here, and the disk has better things to do than to hear of them.
-        if !changed && last.number.0 - self.stands_at.0 < UNCHANGED_MAX {
-            return Ok(());
+        let (commit, hash) = self.shown;
+        if self.changed || commit.0 - self.stands_at.0 >= UNCHANGED_MAX {
+            self.files.sync()?;
+            let log_bytes = self.log.sync()?;
+            self.move_cursor(Cursor { commit, hash, log_bytes, log: self.log.name() })?;
+            self.changed = false;
         }
-        if self.reported {
-            files::sync_dir(&reports::dir(&self.dir))?;
-        }
-        let log_bytes = self.log.flush()?;
-        for (tenant, service) in &self.touched {
-            records::write_tenant(&self.dir, store, tenant, service)?;
-        }
-        if self.all_records || !self.touched.is_empty() {
-            records::write_deployments(&self.dir, store)?;
-        }
-        self.move_cursor(Cursor { commit: last.number, hash: last.hash, log_bytes, log: self.log.name() })?;
-        self.touched.clear();
-        self.all_records = false;
-        self.reported = false;
         Ok(())
     }
 }

@@ -9,7 +9,7 @@ use cairn_engine::{Timestamp, WorkflowId};
 use cairn_steps::report::Report;
 use serde::Deserialize;
 
-use super::files;
+use super::files::{self, Files};
 
 /// Where report files are.
 pub(crate) fn dir(views: &Path) -> PathBuf {
@@ -23,11 +23,11 @@ struct Identity {
     sequence: cairn_engine::Sequence,
 }
 
-/// Writes the file of this report; the same report again changes nothing. Durable with the directory's next sync.
+/// Writes the file of this report; the same report again changes nothing.
 ///
 /// # Errors
 /// If the disk does not take it.
-pub(crate) fn write(views: &Path, report: &Report) -> io::Result<()> {
+pub(crate) fn write(files: &mut Files, views: &Path, report: &Report) -> io::Result<()> {
     let mut bytes = serde_json::to_vec_pretty(report).expect("reports are plain data");
     bytes.push(b'\n');
     let identity = Identity { workflow_id: report.workflow_id, sequence: report.sequence };
@@ -38,7 +38,11 @@ pub(crate) fn write(views: &Path, report: &Report) -> io::Result<()> {
         match fs::read(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(files::at("read", &path, &error)),
-            Ok(found) if found == bytes => return Ok(()),
+            Ok(found) if found == bytes => {
+                // Whoever wrote it may not have come to syncing it.
+                files.note(&path);
+                return Ok(());
+            }
             // Two reports of one microsecond, when a clock was set back: the later one makes way.
             Ok(found) => match serde_json::from_slice::<Identity>(&found) {
                 Ok(other) if other != identity => {
@@ -48,6 +52,6 @@ pub(crate) fn write(views: &Path, report: &Report) -> io::Result<()> {
                 Ok(_) | Err(_) => {}
             },
         }
-        return files::put(&path, &bytes, Some(Timestamp::from_micros(micros)));
+        return files.put(&path, &bytes, Timestamp::from_micros(micros));
     }
 }

@@ -221,8 +221,9 @@ fn two_reports_of_one_microsecond_get_files_of_their_own() {
     let mut all = cairn_steps::report::reports(&entries.expect("readable")).expect("legal");
     all[1].timestamp = all[0].timestamp;
     fs::create_dir_all(reports::dir(dir.path())).expect("made");
+    let mut files = Files::below(dir.path());
     for report in [&all[0], &all[1], &all[0], &all[1]] {
-        reports::write(dir.path(), report).expect("written");
+        reports::write(&mut files, dir.path(), report).expect("written");
     }
     assert_eq!(fs::read_dir(reports::dir(dir.path())).expect("there").count(), 2);
 }

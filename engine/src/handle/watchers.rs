@@ -3,10 +3,7 @@
 //! - Whoever waits for an end is woken at the end, and not at each entry before it.
 //! - Who follows a workflow from its submission on gets its entries as they become durable: at its end nothing is read.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+use std::{collections::HashMap, sync::Arc};
 
 use tokio::sync::{oneshot, watch};
 
@@ -14,6 +11,7 @@ use crate::{
     entry::Entry,
     ids::{Sequence, WorkflowId},
     state::WorkflowState,
+    threads::{Mutex, MutexGuard, PoisonError},
 };
 
 /// Who waits for which workflow.
