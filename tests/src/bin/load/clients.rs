@@ -11,9 +11,12 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use bytes::Bytes;
-use http::{Request, StatusCode};
+use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full};
-use hyper::client::conn::http1::{SendRequest, handshake};
+use hyper::{
+    body::Incoming,
+    client::conn::http1::{SendRequest, handshake},
+};
 use hyper_util::rt::TokioIo;
 use tokio::{net::TcpStream, task::JoinSet};
 
@@ -34,7 +37,8 @@ impl Ask {
         Self { path: path.to_owned(), expected, run: rand::random() }
     }
 
-    fn request(&self, address: &str, number: usize) -> anyhow::Result<Request<Full<Bytes>>> {
+    /// The request for this number.
+    pub(crate) fn request(&self, address: &str, number: usize) -> anyhow::Result<Request<Full<Bytes>>> {
         let body = serde_json::json!({
             "user": format!("tenant-{}", number % TENANTS),
             "service_name": format!("s-{:x}-{number}", self.run),
@@ -47,69 +51,81 @@ impl Ask {
     }
 }
 
+/// One client, with a connection that stays.
+pub(crate) struct Client(SendRequest<Full<Bytes>>);
+
+impl Client {
+    /// Connects it.
+    pub(crate) async fn connect(address: &str) -> anyhow::Result<Self> {
+        let stream = TcpStream::connect(address).await.with_context(|| format!("nobody listens at {address}"))?;
+        stream.set_nodelay(true)?;
+        let (sender, connection) = handshake(TokioIo::new(stream)).await?;
+        // Its end is seen by whoever sends next.
+        tokio::spawn(connection);
+        Ok(Self(sender))
+    }
+
+    /// Sends the request, and gives the answer, of which the body may still be on its way.
+    pub(crate) async fn send(&mut self, request: Request<Full<Bytes>>) -> hyper::Result<Response<Incoming>> {
+        self.0.ready().await?;
+        self.0.send_request(request).await
+    }
+
+    /// Asks, and waits for the whole answer, which has to have this status.
+    pub(crate) async fn ask(&mut self, request: Request<Full<Bytes>>, expected: StatusCode) -> anyhow::Result<()> {
+        let answer = self.send(request).await?;
+        let status = answer.status();
+        let body = answer.into_body().collect().await?.to_bytes();
+        if status != expected {
+            bail!("answered {status} instead of {expected}: {}", String::from_utf8_lossy(&body));
+        }
+        Ok(())
+    }
+}
+
 /// So many clients of one server.
 pub(crate) struct Clients {
     address: Arc<str>,
-    connections: Vec<SendRequest<Full<Bytes>>>,
+    clients: Vec<Client>,
 }
 
 impl Clients {
     /// Connects them all: what that takes is not what is measured.
     pub(crate) async fn connect(address: &str, count: usize) -> anyhow::Result<Self> {
-        let mut connections = Vec::with_capacity(count);
+        let mut clients = Vec::with_capacity(count);
         for _ in 0..count {
-            let stream = TcpStream::connect(address).await.with_context(|| format!("nobody listens at {address}"))?;
-            stream.set_nodelay(true)?;
-            let (sender, connection) = handshake(TokioIo::new(stream)).await?;
-            // Its end is seen by whoever sends next.
-            tokio::spawn(connection);
-            connections.push(sender);
+            clients.push(Client::connect(address).await?);
         }
-        Ok(Self { address: address.into(), connections })
+        Ok(Self { address: address.into(), clients })
     }
 
     /// Asks for each of these numbers, and gives the sorted times until the whole answer was there.
     pub(crate) async fn ask(&mut self, ask: &Arc<Ask>, numbers: Range<usize>) -> anyhow::Result<Vec<Duration>> {
         let next = Arc::new(AtomicUsize::new(numbers.start));
         let mut workers = JoinSet::new();
-        for mut connection in self.connections.drain(..) {
+        for mut client in self.clients.drain(..) {
             let (ask, next, address) = (Arc::clone(ask), Arc::clone(&next), Arc::clone(&self.address));
             workers.spawn(async move {
                 let mut times = Vec::new();
                 loop {
                     let number = next.fetch_add(1, Ordering::Relaxed);
                     if number >= numbers.end {
-                        return anyhow::Ok((connection, times));
+                        return anyhow::Ok((client, times));
                     }
                     let request = ask.request(&address, number)?;
                     let start = Instant::now();
-                    answered(&mut connection, request, ask.expected).await?;
+                    client.ask(request, ask.expected).await?;
                     times.push(start.elapsed());
                 }
             });
         }
         let mut all = Vec::new();
         while let Some(worker) = workers.join_next().await {
-            let (connection, times) = worker??;
-            self.connections.push(connection);
+            let (client, times) = worker??;
+            self.clients.push(client);
             all.extend(times);
         }
         all.sort();
         Ok(all)
     }
-}
-
-async fn answered(
-    connection: &mut SendRequest<Full<Bytes>>,
-    request: Request<Full<Bytes>>,
-    expected: StatusCode,
-) -> anyhow::Result<()> {
-    connection.ready().await?;
-    let answer = connection.send_request(request).await?;
-    let status = answer.status();
-    let body = answer.into_body().collect().await?.to_bytes();
-    if status != expected {
-        bail!("answered {status} instead of {expected}: {}", String::from_utf8_lossy(&body));
-    }
-    Ok(())
 }

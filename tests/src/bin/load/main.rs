@@ -3,6 +3,7 @@
 //! Ten no-op steps a workflow with about 300 bytes of output each, every append synced, both copies of the journal.
 //! The figures are printed; nothing here passes or fails by them: machines are shared and noisy.
 
+mod burst;
 mod charts;
 mod clients;
 mod disk;
@@ -89,6 +90,21 @@ enum Command {
         /// Measure the creations of this program instead: their steps work on a sandbox cluster in the same process.
         #[arg(long, value_name = "PATH")]
         cairn: Option<PathBuf>,
+    },
+    /// Many more submissions at once than the server takes: what it refuses is asked again when it says so.
+    Burst {
+        /// How many.
+        #[arg(long, default_value_t = 100_000)]
+        submissions: usize,
+        /// How many clients submit them, each on its own connection.
+        #[arg(long, default_value_t = 2_000)]
+        clients: usize,
+        /// How many connections the server takes.
+        #[arg(long, default_value_t = 1_024)]
+        connections: usize,
+        /// Without report files, log and records.
+        #[arg(long)]
+        without_views: bool,
     },
     /// The same for a server of somebody else's, which runs already.
     Peer {
@@ -216,6 +232,10 @@ fn measure(command: Option<Command>, directory: &Path, disk_rounds: usize, outpu
                 }
                 Ok(())
             })
+        }
+        Some(Command::Burst { submissions, clients, connections, without_views }) => {
+            let burst = burst::Burst { submissions, clients, connections, views: !without_views };
+            runtime.block_on(burst.measure(at, output))
         }
         Some(Command::Peer { peer, in_flight, workflows, submit }) => runtime.block_on(async {
             match submit {

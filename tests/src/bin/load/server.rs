@@ -25,6 +25,8 @@ memory = \"100Pi\"
 disk = \"1000Pi\"
 gpus = 1000000
 ";
+/// Connections that are not those of the clients.
+const OTHERS: usize = 16;
 /// How long it is waited for views to be written.
 const VIEWS_TIME_MAX: Duration = Duration::from_secs(60);
 /// How often it is looked how far they are.
@@ -58,7 +60,7 @@ impl Server {
         program: &Program,
         directory: &Path,
         in_flight: usize,
-        clients: usize,
+        connections: usize,
     ) -> anyhow::Result<Self> {
         let data = directory.join("data");
         let config = directory.join("cairn.toml");
@@ -66,7 +68,7 @@ impl Server {
         fs::write(&config, QUOTA)?;
         let path_of = |path: &Path| path.to_str().map(str::to_owned).context("its name is no text");
         let (data_text, config) = (path_of(&data)?, path_of(&config)?);
-        let (in_flight, connections) = (in_flight.to_string(), (clients + 16).to_string());
+        let (in_flight, connections) = (in_flight.to_string(), (connections + OTHERS).to_string());
         let arguments = [
             &["dev", "--port", "0", "--exit-with-parent", "--log-filter", "warn", "--pod-ready-after", "0s"][..],
             &["--data", &data_text, "--config", &config],
@@ -93,6 +95,16 @@ impl Server {
     /// The CPU seconds that it has used so far.
     pub(crate) fn cpu_seconds(&self) -> f64 {
         process::cpu_seconds_of(self.id)
+    }
+
+    /// The memory that it has now, in MiB.
+    pub(crate) fn rss_mib(&self) -> f64 {
+        process::rss_bytes_of(self.id) / 1_048_576.0
+    }
+
+    /// What it says of itself, once it is ready.
+    pub(crate) async fn health(&self) -> anyhow::Result<serde_json::Value> {
+        Client::new(&format!("http://{}", self.address)).get("/readyz").await?.expect(200)?.json()
     }
 
     /// The most memory that it had at once, in MiB.
