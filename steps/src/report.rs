@@ -78,6 +78,10 @@ impl Report {
     /// The report that `entry` makes, if it makes one; `state` is the state after it.
     #[must_use]
     pub fn of(entry: &Entry, state: &WorkflowState) -> Option<Self> {
+        Self::under(entry, state, || heading(state))
+    }
+
+    fn under(entry: &Entry, state: &WorkflowState, heading: impl FnOnce() -> Option<Heading>) -> Option<Self> {
         match &entry.fact {
             Fact::AttemptSucceeded { step, attempt, output } => {
                 let started = state.place(step).and_then(|place| state.progress()[place].started);
@@ -88,7 +92,7 @@ impl Report {
                     duration_ms: millis(started, entry.time),
                     skipped: output.skipped,
                     result: output.result.value(),
-                    ..Self::blank(state, entry.sequence, entry.time)?
+                    ..Self::blank(heading()?, state, entry.sequence, entry.time)
                 })
             }
             Fact::Finished { outcome: Outcome::Succeeded, .. } => None,
@@ -145,14 +149,14 @@ impl Report {
             duration_ms: progress.and_then(|progress| Some(millis(progress.started, progress.ended?))).unwrap_or(0),
             skipped: false,
             result: failure_result(state, place),
-            ..Self::blank(state, state.sequence(), state.updated_at())?
+            ..Self::blank(heading(state)?, state, state.sequence(), state.updated_at())
         })
     }
 
-    fn blank(state: &WorkflowState, sequence: Sequence, timestamp: Timestamp) -> Option<Self> {
+    fn blank(heading: Heading, state: &WorkflowState, sequence: Sequence, timestamp: Timestamp) -> Self {
         let submitted = state.submitted();
-        let Heading { namespace, details } = Heading::journaled(submitted.input.as_bytes())?;
-        Some(Self {
+        let Heading { namespace, details } = heading;
+        Self {
             user: submitted.tenant.to_string(),
             service_name: submitted.service.to_string(),
             namespace,
@@ -166,8 +170,12 @@ impl Report {
             duration_ms: 0,
             skipped: false,
             result: Value::Null,
-        })
+        }
     }
+}
+
+fn heading(state: &WorkflowState) -> Option<Heading> {
+    Heading::journaled(state.submitted().input.as_bytes())
 }
 
 /// All reports of one workflow, in order.
@@ -177,10 +185,12 @@ impl Report {
 pub fn reports(entries: &[Entry]) -> Result<Vec<Report>, IllegalFact> {
     let Some((first, rest)) = entries.split_first() else { return Ok(Vec::new()) };
     let mut state = WorkflowState::begin(first)?;
+    // All reports of a workflow have the same one.
+    let heading = heading(&state);
     let mut reports = Vec::with_capacity(STATUSES.len());
     for entry in rest {
         state.fold(entry)?;
-        reports.extend(Report::of(entry, &state));
+        reports.extend(Report::under(entry, &state, || heading.clone()));
     }
     Ok(reports)
 }
