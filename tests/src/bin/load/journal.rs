@@ -56,7 +56,7 @@ pub(crate) fn measure(directory: &Path, workflows: usize, tools: Option<&Path>, 
     );
     for round in 0..ROUNDS {
         let empty = directory.join(format!("empty-{round}"));
-        opened_in_a_process(&empty, Ending::Closed, "journal: empty", output)?;
+        opened_in_a_process(&empty, Ending::Closed, "journal: new and empty", output)?;
         std::fs::remove_dir_all(&empty)?;
         opened_in_a_process(&large, Ending::Killed, "journal: opened after a close", output)?;
         opened_in_a_process(&large, Ending::Closed, "journal: opened after a kill", output)?;
@@ -87,6 +87,7 @@ fn opened_in_a_process(directory: &Path, ending: Ending, measured: &str, output:
 }
 
 fn tool(program: &Path, arguments: &[&str], data: &Path, entries: usize, output: &Output) -> anyhow::Result<()> {
+    output.title(&format!("cairn-journal {}", arguments.join(" ")));
     let start = Instant::now();
     let mut command = Command::new(program);
     command.args(arguments).arg("--data").arg(data).stdout(Stdio::null()).stderr(Stdio::inherit());
@@ -123,6 +124,7 @@ pub(crate) fn opened(
     killed: bool,
     output: &Output,
 ) -> anyhow::Result<()> {
+    output.title(measured);
     let start = Instant::now();
     let (store, report) = DurableStore::open(&DurableOptions::new(directory))?;
     let (open, cpu) = (start.elapsed(), process::cpu_seconds());
