@@ -34,7 +34,21 @@ impl Scripts {
         let scripts = Self { site, cairn };
         // Views follow the journal: what was answered just now is in them a moment later.
         scripts.log_says("globex search completed").await?;
+        scripts.records_are_there().await?;
         Ok(scripts)
+    }
+
+    /// Returns once both clusters are in the records: these are written again a little later, the more there are the later.
+    async fn records_are_there(&self) -> anyhow::Result<()> {
+        let there = "[ $(cat server/tenant_data/*_search.json | grep -c '\"created\"') = 2 ] \
+            && [ $(grep -c '\"created\"' server/deployments.json) = 2 ]";
+        let all = async {
+            while !shell(&self.directory(), there).output().await?.status.success() {
+                tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+            }
+            anyhow::Ok(())
+        };
+        tokio::time::timeout(std::time::Duration::from_secs(30), all).await.context("the records lack a cluster")?
     }
 
     fn directory(&self) -> std::path::PathBuf {

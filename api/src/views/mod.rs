@@ -173,8 +173,8 @@ impl Projection for Views {
 
     fn show(&mut self, last: (CommitNumber, Hash), store: &dyn Store) -> io::Result<Option<Duration>> {
         self.shown = last;
-        self.log.flush()?;
         self.records.write_due(&mut self.files, &self.dir, store)?;
+        self.log.flush()?;
         Ok(self.records.waits())
     }
 

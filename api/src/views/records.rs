@@ -1,9 +1,8 @@
 //! The record files: `deployments.json` with every DeploymentStatus, `tenant_data/{user}_{service}.json` for each
 //! TenantContainer there is.
 //!
-//! - Both are written at most once a second: a service that changes several times meanwhile is written as it is then.
-//! - `deployments.json` has every service in it. However many there are, a twentieth of the time goes into writing it: where
-//!   that takes long, it is written less often.
+//! - `deployments.json` has every service in it. However many there are, a twentieth of the time goes into writing records:
+//!   where that takes long, they are written less often, and a service that changes meanwhile as it is then.
 
 use std::{
     collections::BTreeSet,
@@ -19,8 +18,6 @@ use serde::{Serialize, Serializer as _, ser::SerializeSeq as _};
 
 use super::files::Files;
 
-/// The least time from one writing to the next.
-const PERIOD_MIN: Duration = Duration::from_secs(1);
 /// So many times as long as writing took it is not written again.
 const PAUSE: u32 = 20;
 
@@ -40,17 +37,14 @@ pub(crate) struct Records {
     touched: BTreeSet<(Tenant, Service)>,
     /// `deployments.json` may lack something.
     is_stale: bool,
-    /// Neither is written before that.
+    /// They are not written before that.
     not_before: Instant,
-    /// Nor is `deployments.json` before that.
-    all_not_before: Instant,
 }
 
 impl Records {
     /// What was written before is not known.
     pub(crate) fn unknown() -> Self {
-        let now = Instant::now();
-        Self { touched: BTreeSet::new(), is_stale: true, not_before: now, all_not_before: now }
+        Self { touched: BTreeSet::new(), is_stale: true, not_before: Instant::now() }
     }
 
     /// The record of this service may have changed.
@@ -70,15 +64,13 @@ impl Records {
     /// # Errors
     /// If the journal cannot be read, or the disk does not take it: it is tried again then.
     pub(crate) fn write_due(&mut self, files: &mut Files, views: &Path, store: &dyn Store) -> io::Result<()> {
-        let now = Instant::now();
-        if now < self.not_before {
+        let began = Instant::now();
+        if !self.is_stale || began < self.not_before {
             return Ok(());
         }
         self.write_touched(files, views, store)?;
-        if self.is_stale && now >= self.all_not_before {
-            self.write_all(files, views, store)?;
-        }
-        self.not_before = Instant::now() + PERIOD_MIN;
+        self.write_all(files, views, store)?;
+        self.not_before = Instant::now() + began.elapsed() * PAUSE;
         Ok(())
     }
 
@@ -104,7 +96,6 @@ impl Records {
     /// # Errors
     /// As [`Records::write_due`].
     pub(crate) fn write_all(&mut self, files: &mut Files, views: &Path, store: &dyn Store) -> io::Result<()> {
-        let began = Instant::now();
         files.write(&deployments(views), |file| {
             let mut file = BufWriter::new(file);
             write_services(&mut file, store)?;
@@ -112,14 +103,12 @@ impl Records {
             file.flush()
         })?;
         self.is_stale = false;
-        self.all_not_before = Instant::now() + began.elapsed() * PAUSE;
         Ok(())
     }
 
-    /// How long it is until `deployments.json` may be written; `None` if nothing is missing in it.
+    /// How long it is until they may be written; `None` if there is nothing to write.
     pub(crate) fn waits(&self) -> Option<Duration> {
-        let at = self.all_not_before.max(self.not_before);
-        self.is_stale.then(|| at.saturating_duration_since(Instant::now()))
+        self.is_stale.then(|| self.not_before.saturating_duration_since(Instant::now()))
     }
 }
 
