@@ -137,8 +137,15 @@ pub(crate) fn start(
             taken = Some((view, if failed { States::default() } else { states }));
             let more = async {
                 // After a fault only the time lets it go on.
-                if failed || head.changed().await.is_err() {
+                if failed {
                     std::future::pending::<()>().await;
+                }
+                let rests = !head.has_changed().unwrap_or(false);
+                if head.changed().await.is_err() {
+                    std::future::pending::<()>().await;
+                }
+                if rests {
+                    gauge.rested();
                 }
                 threads::sleep(GATHER).await;
             };

@@ -61,8 +61,8 @@ impl DeploymentLog {
             file.set_len(0)?;
         }
         let length = file.metadata()?.len();
-        // Shorter than the cursor knows: rotated away, and begun again by somebody.
-        let from = from.min(length);
+        // Shorter than the cursor knows: rotated away, and begun again. What is in it was written after the cursor.
+        let from = if length < from { 0 } else { from };
         file.seek(SeekFrom::Start(from))?;
         let mut tail = Vec::new();
         file.read_to_end(&mut tail)?;

@@ -421,6 +421,8 @@ impl Executor {
             let workflow = last.append.workflow;
             let refused = if self.appends.is_empty() { self.parts.writer.append_alone(last) } else { Err(last) };
             match refused {
+                // Nothing begins any more: not even what would get the place of this one.
+                Ok(Err(AppendError::Stopped(_))) => return,
                 Ok(answer) => self.on_appended(workflow, answer),
                 Err(last) => {
                     self.appends.push(last);

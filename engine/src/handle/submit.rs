@@ -9,7 +9,7 @@ use crate::{
     admission::{self, Ground, Quota},
     entry::Entry,
     executor::Event,
-    fact::{Amounts, Fact, OnFailure, Submitted},
+    fact::{Amounts, Effect, Fact, OnFailure, Submitted},
     ids::{DefinitionName, Hash, IdempotencyKey, Json, Sequence, Service, Tenant, Who, WorkflowId},
     journal::writer::AppendError,
     state::WorkflowState,
@@ -111,11 +111,13 @@ impl Engine {
         if self.inner.shutting_down.load(Ordering::Relaxed) {
             return Err(SubmitError::ShuttingDown);
         }
-        if self.inner.gauges.active.load(Ordering::Relaxed) >= self.inner.active_max {
-            return Err(SubmitError::Overloaded);
-        }
         let quota = submission.quota.clone();
         let submitted = self.submitted(submission)?;
+        // What there is may be changed and deleted: that makes room.
+        let is_full = self.inner.gauges.active.load(Ordering::Relaxed) >= self.inner.active_max;
+        if is_full && submitted.effect == Effect::Create {
+            return Err(SubmitError::Overloaded);
+        }
         let append = Append {
             workflow,
             expected: Sequence(0),

@@ -85,11 +85,7 @@ pub(crate) fn gathered(changes: &Changes) -> Vec<(Key, Vec<u8>)> {
                 // Both are plain: a store puts nothing else.
                 before.extend_from_slice(&value[1..]);
             }
-            _ => {
-                let mut first = Vec::with_capacity(value.len().max(GATHERED_BYTES_MAX));
-                first.extend_from_slice(value);
-                gathered.push((key.clone(), first));
-            }
+            _ => gathered.push((key.clone(), value.clone())),
         }
     }
     let mut compressor = Compressor::new(LEVEL).ok();

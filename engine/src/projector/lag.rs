@@ -78,6 +78,11 @@ impl Gauge {
         self.right_as_of(time);
     }
 
+    /// There was nothing to show until now.
+    pub(super) fn rested(&self) {
+        self.as_of.store(self.clock.now().as_micros(), Ordering::Relaxed);
+    }
+
     /// It cannot be written.
     pub(super) fn failed(&self, why: String) {
         *self.failing.lock().unwrap_or_else(PoisonError::into_inner) = Some(why);

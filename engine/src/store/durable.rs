@@ -153,7 +153,11 @@ impl DurableStore {
         let is_doubtful = recovered.contradicted.is_some() || known.map(|known| known.hash) != recovered.known;
         if is_doubtful && !recovered.passed.is_empty() {
             // The index is made again, which reads everything: first what that can still lend is put back.
+            let (mut healed, cut) = (recovered.healed, recovered.cut);
             recovered = log::recover(&log_dir, Extent { read_bytes: u64::MAX, ..extent }, other, last)?;
+            healed.append(&mut recovered.healed);
+            recovered.healed = healed;
+            recovered.cut = recovered.cut.or(cut);
         }
         let reached = recovered.head.map(|header| header.number).unwrap_or_default();
         if let Some(known) = known
@@ -221,8 +225,8 @@ impl DurableStore {
     /// # Errors
     /// As [`DurableStore::open`].
     pub fn rebuild(options: &DurableOptions) -> Result<(Self, OpenReport), StoreError> {
-        // Open first: what the log lacks it gets from the index as long as there is one.
-        let (store, _) = Self::open(options)?;
+        // Open first, and read everything: what the log lacks it gets from the index as long as there is one.
+        let (store, first) = Self::open(&DurableOptions { read_at_open_bytes: u64::MAX, ..options.clone() })?;
         store.close()?;
         let index_dir = index_dir(&options.dir);
         drop(store);
@@ -232,6 +236,8 @@ impl DurableStore {
         let (store, mut report) = Self::open(options)?;
         report.set_aside = set_aside;
         report.rebuilt = Some("as asked for".to_owned());
+        report.healed.splice(..0, first.healed);
+        report.cut = report.cut.or(first.cut);
         Ok((store, report))
     }
 

@@ -2,6 +2,7 @@
 //!
 //! - What is damaged is put back from the index, as opening would have done, and told in the engine's log.
 //! - What neither copy has is told there too, and kept in mind on disk: the next open reads everything, and names the place.
+//! - Where the index has something else, nothing more is decided by it: the store stops, and the next open makes it again.
 
 use std::{
     fs,
@@ -117,24 +118,30 @@ impl Shared {
 fn read(passed: &Passed, index: &Indexed, suspect: &Suspect, shared: &Shared) {
     let Passed { log_dir, segments, extent: Extent { segment_bytes, .. }, known } = passed;
     let pause = Duration::from_secs_f64(*segment_bytes as f64 / BYTES_PER_SECOND as f64);
-    for sealed in segments {
+    let mut contradicted = None;
+    // The newest first: an index that has lost something has lost it there.
+    for sealed in segments.iter().rev() {
         if !shared.pause(pause) {
-            return;
+            break;
         }
         match log::check(log_dir, *segment_bytes, &index.lender(), *known, sealed) {
             Ok(checked) => {
                 for place in &checked.healed {
                     tracing::warn!(place, "a damaged place of the commit log was put back from the index");
                 }
-                if let Some(number) = checked.contradicted {
-                    index.distrust(&format!("commit {number} is another than in the log"));
-                }
+                contradicted = checked.contradicted.or(contradicted);
             }
+            // That says nothing of the log.
+            Err(error @ StoreError::Io { .. }) => tracing::warn!(%error, "a part of the commit log is not looked at"),
             Err(error) => {
                 tracing::error!(%error, "the commit log is damaged: the next start reads all of it, and names what is lost");
                 suspect.note(&error);
             }
         }
+    }
+    // Only now: until then it has lent what the log lacks.
+    if let Some(number) = contradicted {
+        index.distrust(&format!("commit {number} is another than in the log"));
     }
 }
 

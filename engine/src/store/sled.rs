@@ -66,6 +66,7 @@ const PIECE: u8 = b'x';
 /// Keys about this copy itself.
 const LAYOUT_KEY: &[u8] = b"m/layout";
 const AT_REST_KEY: &[u8] = b"m/at-rest";
+pub(super) const BOOT_KEY: &[u8] = b"m/boot";
 
 /// The layout of keys and values in here. Another one is made again from the log.
 const LAYOUT: u8 = 2;
@@ -77,6 +78,8 @@ pub(super) struct Indexed {
     suspect: PathBuf,
     /// It was brought to rest when it was last open.
     complete: bool,
+    /// All since it was last whole was written since the system has started: a kill takes nothing of it.
+    this_boot: bool,
     /// It panicked, or lost something: nothing vouches for what it answers.
     failed: AtomicBool,
 }
@@ -135,11 +138,14 @@ impl Indexed {
             path: path.to_owned(),
             suspect,
             complete: false,
+            this_boot: false,
             failed: AtomicBool::new(false),
         };
         opened.examine()?;
         // A start that fails leaves it as it was: what begins is told by [`Indexed::begin`].
         opened.complete = opened.guarded(|| opened.db.get(AT_REST_KEY))?.is_some();
+        let written_in = opened.guarded(|| opened.db.get(BOOT_KEY))?;
+        opened.this_boot = written_in.is_some_and(|written_in| boot().as_deref() == Some(&*written_in));
         Ok(opened)
     }
 
@@ -191,10 +197,17 @@ impl Indexed {
 
     /// From here on it may lack what was acknowledged, until it is closed. On disk before anything is acknowledged.
     pub(super) fn begin(&self) -> Result<(), StoreError> {
-        if !self.complete {
+        if !self.complete && self.this_boot {
             return Ok(());
         }
-        self.guarded(|| self.db.remove(AT_REST_KEY))?;
+        let boot = boot();
+        self.guarded(|| {
+            self.db.remove(AT_REST_KEY)?;
+            match boot {
+                Some(boot) => self.db.insert(BOOT_KEY, boot),
+                None => self.db.remove(BOOT_KEY),
+            }
+        })?;
         self.sync()
     }
 
@@ -213,8 +226,9 @@ impl Indexed {
         synced.map_err(|source| StoreError::Io { action: "sync", path: self.path.clone(), source })
     }
 
-    /// Lets the next open set it aside.
+    /// It is not what it should be: nothing more is decided by it, and the next open sets it aside.
     pub(super) fn distrust(&self, detail: &str) {
+        self.failed.store(true, Ordering::Relaxed);
         tracing::error!(detail, "the journal's index failed: it will be set aside and made again at the next start");
         // Where even that cannot be written, the next open finds out for itself.
         let _ = fs::write(&self.suspect, detail);
@@ -291,7 +305,6 @@ impl Indexed {
             Ok(Err(error)) => error.to_string(),
             Err(panic) => panicked(&*panic),
         };
-        self.failed.store(true, Ordering::Relaxed);
         self.distrust(&detail);
         Err(StoreError::Index(detail))
     }
@@ -348,6 +361,10 @@ impl OtherCopy for Lender<'_> {
     fn is_complete(&self) -> bool {
         self.index.complete
     }
+
+    fn lost_nothing(&self) -> bool {
+        self.index.complete || self.index.this_boot
+    }
 }
 
 /// Opens sled where a panic is caught and an opening that never ends is not waited for.
@@ -377,6 +394,11 @@ fn open_db(path: &Path) -> Result<Db, Unusable> {
             Err(_) => return Err(format!("it did not open within {} s", OPENS_WITHIN.as_secs()).into()),
         }
     }
+}
+
+/// The id of the system's present run, if it tells.
+fn boot() -> Option<Vec<u8>> {
+    fs::read("/proc/sys/kernel/random/boot_id").ok()
 }
 
 /// Removes snapshots that a kill has cut short: sled would take such a one for its newest, and not open.

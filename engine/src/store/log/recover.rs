@@ -37,11 +37,15 @@ pub(in crate::store) trait OtherCopy {
 
     /// Whether it was brought to rest: then it has every commit that was acknowledged, as it was.
     fn is_complete(&self) -> bool;
+
+    /// Whether whatever it wrote is still there: it was brought to rest, or all of it was written since the system has
+    /// started. What a power failure takes is never the log's; this copy is not synced.
+    fn lost_nothing(&self) -> bool;
 }
 
 /// So many of the last commits are looked at closely: that they follow each other, and, where the other copy was not
 /// brought to rest and may have lost some of what it wrote, that it has the same.
-const COMPARED_COMMITS: u64 = 20_000;
+pub(super) const COMPARED_COMMITS: u64 = 20_000;
 
 /// What was never acknowledged, and is gone.
 #[derive(Clone, Debug, PartialEq, Eq)]

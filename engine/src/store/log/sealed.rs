@@ -8,7 +8,10 @@
 
 use crate::ids::{CommitNumber, Hash};
 
-use super::{recover::OtherCopy, segment::Header};
+use super::{
+    recover::{COMPARED_COMMITS, OtherCopy},
+    segment::Header,
+};
 
 /// What there is to see of a segment without reading it.
 #[derive(Debug, Default)]
@@ -29,7 +32,8 @@ pub(in crate::store) struct Sealed {
 }
 
 /// The segments that need not be read before the last `read_bytes` of the log; none where anything is doubtful. `known` is
-/// the last commit of `other`: the segment that has it is read.
+/// the last commit of `other`: the segment that has it is read. Where that copy may have lost some of what it wrote, all
+/// commits are read that it is compared with.
 pub(super) fn passed(peeked: &[Peeked], read_bytes: u64, other: &dyn OtherCopy, known: CommitNumber) -> Vec<Sealed> {
     let mut headers = Vec::with_capacity(peeked.len());
     for peeked in peeked {
@@ -39,8 +43,13 @@ pub(super) fn passed(peeked: &[Peeked], read_bytes: u64, other: &dyn OtherCopy, 
         }
     }
     let Some(mut first_read) = headers.len().checked_sub(1) else { return Vec::new() };
-    let mut bytes = headers[first_read].bytes;
-    while first_read > 0 && (bytes < read_bytes || headers[first_read].first > known) {
+    let needed = match other.lost_nothing() {
+        true => known,
+        false => CommitNumber(known.0.saturating_sub(COMPARED_COMMITS)),
+    };
+    // How much of the last segment is written is not known: it does not count.
+    let mut bytes = 0_u64;
+    while first_read > 0 && (bytes < read_bytes || headers[first_read].first > needed) {
         first_read -= 1;
         bytes = bytes.saturating_add(headers[first_read].bytes);
     }

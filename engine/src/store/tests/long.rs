@@ -3,17 +3,17 @@
 use std::fs;
 
 use crate::{
-    fact::Effect,
+    fact::{Effect, Fact},
     ids::{CommitNumber, Sequence, Timestamp},
     journal::keys::{self, Changes},
     store::{
         DurableOptions, DurableStore, LogReader, OpenReport, ReadAhead, Store, StoreError,
         durable::index_dir,
         log::frames_of,
-        sled::Indexed,
+        sled::{BOOT_KEY, Indexed},
         tests::{
             damage::{Journal, flip},
-            samples::{NOW, run, small, submitted, success},
+            samples::{self, NOW, id, run, small, submitted, success},
         },
     },
 };
@@ -92,6 +92,56 @@ fn damage_far_back_in_both_copies_is_named_by_the_next_start_and_nothing_starts_
             other => panic!("{:?}", other.map(|(_, report)| report)),
         }
     }
+}
+
+/// The index is the only other copy: before it is made again, it lends what the log lacks, however far back that is.
+#[test]
+fn a_rebuild_heals_what_is_damaged_far_back_before_it_gives_the_index_up() {
+    let mut journal = journal();
+    damage(&journal);
+    let (store, report) = DurableStore::rebuild(&far(&journal)).expect("it heals");
+    assert_eq!(report.healed.len(), 1, "{report:?}");
+    journal.commits = journal.reads_whole(&store);
+}
+
+/// A killed journal of which the index lacks the first workflow's first append; `after_power_failure` as the next start of
+/// the system finds it.
+fn lost(after_power_failure: bool) -> Journal {
+    let journal = Journal::killed();
+    let index = Indexed::open(&index_dir(journal.dir.path())).expect("it opens");
+    let first = journal.commits.iter().find_map(|commit| commit.entries.first()).expect("it has entries");
+    let key = keys::append(first.workflow, Sequence(1));
+    index.apply(&Changes::from([(key, None)])).expect("it works");
+    if after_power_failure {
+        index.apply(&Changes::from([(BOOT_KEY.to_vec(), Some(b"another".to_vec()))])).expect("it works");
+    }
+    drop(index);
+    journal
+}
+
+/// I7, I28: what a power failure has taken of the index is found before anything is decided by it, as far back as that may be.
+#[test]
+fn after_a_power_failure_an_index_that_has_lost_something_far_back_is_made_again_at_once() {
+    let mut journal = lost(true);
+    let (store, report) = open(&journal).expect("it opens");
+    assert!(report.rebuilt.is_some_and(|why| why.contains("is another than in the log")));
+    journal.commits = journal.reads_whole(&store);
+}
+
+/// A kill takes nothing of the index. Where it lacks something all the same, that is found once the journal is open, and from
+/// then on nothing is decided by it.
+#[test]
+fn an_index_found_to_be_wrong_beside_stops_the_store_and_the_next_start_makes_it_again() {
+    let mut journal = lost(false);
+    let (store, report) = open(&journal).expect("nobody has looked there yet");
+    assert_eq!(report.rebuilt, None);
+    store.reread();
+    let append = samples::append(&store, id(77), 0, vec![Fact::Submitted(submitted(Effect::Create, "acme", "late"))]);
+    assert!(matches!(store.commit(vec![append], NOW), Err(StoreError::Stopped)));
+    drop(store);
+    let (store, report) = open(&journal).expect("it opens");
+    assert!(report.rebuilt.is_some_and(|why| why.contains("is another than in the log")));
+    journal.commits = journal.reads_whole(&store);
 }
 
 /// I28: the chain of segments is looked at from its beginning, at every start.
