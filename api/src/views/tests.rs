@@ -173,6 +173,25 @@ fn killed_before_the_cursor_moved_no_line_is_written_twice_and_half_a_line_is_cu
     assert_eq!(content(dir.path()), before);
 }
 
+/// I19: what stands in a log that was begun again was written after the cursor, whatever the length of the one before.
+#[test]
+fn killed_after_the_log_was_rotated_away_no_line_is_written_twice() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let store = journal(creation());
+    catch_up(&store, &mut views(dir.path())).expect("written");
+    let log = dir.path().join("deployment.log");
+    let text = fs::read_to_string(&log).expect("there");
+    let after: String = text.split_inclusive('\n').skip(7).collect();
+    let hash = store.commits(CommitNumber(15), 1).expect("readable")[0].hash;
+    let log_bytes = text.len() as u64 - after.len() as u64;
+    let cursor = Cursor { commit: CommitNumber(16), hash, log_bytes, log: log.display().to_string() };
+    fs::write(dir.path().join(CURSOR), serde_json::to_vec(&cursor).expect("plain")).expect("written");
+    fs::write(&log, &after).expect("written");
+    assert!((after.len() as u64) < log_bytes);
+    catch_up(&store, &mut views(dir.path())).expect("written");
+    assert_eq!(fs::read_to_string(&log).expect("there"), after);
+}
+
 /// I19: the cursor was ahead of the journal then, nothing was written until the journal had passed it, and the reports
 /// in between were missing for ever.
 #[test]
