@@ -39,6 +39,8 @@ const BATCH_COMMITS: usize = 256;
 const COMMIT_ENTRIES: usize = 200_000;
 /// A view is made durable so long after it has changed.
 const COMMIT_AFTER: Duration = Duration::from_secs(5);
+/// Or after so long in which nothing follows.
+const IDLE_AFTER: Duration = Duration::from_millis(200);
 /// So long is waited for more before it is taken in: a commit at a time would cost many times as much.
 const GATHER: Duration = Duration::from_millis(5);
 /// The longest wait before a view that could not be written is tried again.
@@ -202,8 +204,9 @@ struct States {
     batch: usize,
     /// Entries taken in since the view was made durable.
     uncommitted: usize,
-    /// When it is to be made durable, if it has changed.
+    /// When it is to be made durable, if it has changed: at the latest, and if nothing follows.
     commit_at: Option<Instant>,
+    idle_at: Option<Instant>,
     /// What was shown last, and when it is to be shown again.
     shown: (CommitNumber, Hash),
     show_at: Option<Instant>,
@@ -223,7 +226,9 @@ impl States {
         // As many as have about so many entries, if those that follow are like these.
         self.batch = commits.len() * BATCH_ENTRIES / count.max(1);
         self.uncommitted += count;
-        self.commit_at.get_or_insert_with(|| Instant::now() + COMMIT_AFTER);
+        let now = Instant::now();
+        self.commit_at.get_or_insert(now + COMMIT_AFTER);
+        self.idle_at = Some(now + IDLE_AFTER);
         Ok(())
     }
 
@@ -236,7 +241,7 @@ impl States {
     /// Makes the view durable, and its cursor after it.
     fn commit(&mut self, store: &dyn Store, view: &mut dyn Projection, is_last: bool) -> io::Result<()> {
         view.commit(store, is_last)?;
-        (self.uncommitted, self.commit_at) = (0, None);
+        (self.uncommitted, self.commit_at, self.idle_at) = (0, None, None);
         Ok(())
     }
 
@@ -247,7 +252,7 @@ impl States {
         if is_due(self.show_at) {
             self.show(self.shown, store, view)?;
         }
-        if closing || is_due(self.commit_at) {
+        if closing || is_due(self.commit_at) || is_due(self.idle_at) {
             self.commit(store, view, closing)?;
         }
         Ok(())
@@ -255,7 +260,7 @@ impl States {
 
     /// When it is time for something, if nothing follows.
     fn due(&self) -> Option<Instant> {
-        self.commit_at.into_iter().chain(self.show_at).min()
+        [self.commit_at, self.idle_at, self.show_at].into_iter().flatten().min()
     }
 
     /// The state of the entry's workflow after it.

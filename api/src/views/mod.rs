@@ -152,7 +152,8 @@ impl Projection for Views {
         // What was written after the cursor moved for the last time is not known.
         self.files.forget();
         self.records = Records::unknown();
-        self.changed = false;
+        // Once it has shown what there is, its cursor says so, even where none of it was new.
+        self.changed = true;
         self.shown = (cursor.commit, cursor.hash);
         self.stands_at = cursor.commit;
         Ok(cursor.commit)
