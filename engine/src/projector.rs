@@ -252,7 +252,7 @@ impl States {
         if is_due(self.show_at) {
             self.show(self.shown, store, view)?;
         }
-        if closing || is_due(self.commit_at) || is_due(self.idle_at) {
+        if closing || is_due(self.commit_at) || is_due(self.idle()) {
             self.commit(store, view, closing)?;
         }
         Ok(())
@@ -260,7 +260,12 @@ impl States {
 
     /// When it is time for something, if nothing follows.
     fn due(&self) -> Option<Instant> {
-        [self.commit_at, self.idle_at, self.show_at].into_iter().flatten().min()
+        [self.commit_at, self.idle(), self.show_at].into_iter().flatten().min()
+    }
+
+    /// When it is made durable if nothing follows: not before all of it is shown.
+    fn idle(&self) -> Option<Instant> {
+        self.idle_at.filter(|_| self.show_at.is_none())
     }
 
     /// The state of the entry's workflow after it.
